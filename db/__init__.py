@@ -1,0 +1,1 @@
+"""Where results live: typed rows, all writes, all reads, and the schema's history."""

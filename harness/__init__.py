@@ -1,0 +1,1 @@
+"""Measures what TokenLearner buys: suites in, trials run, results kept and compared."""

@@ -1,0 +1,1 @@
+"""What is shown: tidy frames, comparisons, charts, and one HTML page."""

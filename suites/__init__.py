@@ -1,0 +1,1 @@
+"""What can be asked for: the schema of a suite, model names, and the built-in suites."""
