@@ -1,1 +1,1 @@
-"""What can be asked for: the schema of a suite, model names, and the built-in suites."""
+"""What can be asked for: the schema of suites, model names, and built-in suites."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -21,6 +22,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails, PydanticKnownError
 
 Mode = Literal["profile", "infer", "train", "fit"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -31,15 +33,36 @@ DataName = Literal["digits", "synthetic"]
 NUM_CLASSES: dict[DataName, int] = {"digits": 10, "synthetic": 1000}
 """Width of the classifier that a data set asks for."""
 
+TRAIN_SAMPLES: dict[DataName, int] = {"digits": 1442}
+"""Training samples of the data sets whose labels mean something."""
+
 # Bounds far beyond any published model: they catch slips of the keyboard.
 Size = Annotated[int, Field(gt=0, le=65_536)]
 Count = Annotated[int, Field(gt=0, le=1_000_000)]
 
 
-class Spec(BaseModel):
-    """Base of every record here: frozen, closed and strictly typed."""
+def _is_label(text: str) -> str:
+    if not text.isprintable() or text != text.strip():
+        raise ValueError(
+            f"{text!r} is not a name: it has blanks at an end,"
+            " or characters that cannot be printed"
+        )
+    return text
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+Label = Annotated[str, Field(min_length=1), AfterValidator(_is_label)]
+
+
+class Spec(BaseModel):
+    """Base of every record here: frozen, closed, strictly typed, every number finite.
+
+    A validator's message names the fields that clash as `field=value`, nested ones
+    with their dots: the loader finds their lines by it.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False
+    )
 
 
 class TokenLearnerSpec(Spec):
@@ -71,7 +94,7 @@ class TokenLearnerSpec(Spec):
 class ModelSpec(Spec):
     """A vision transformer, spelled out field by field."""
 
-    name: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    name: Annotated[Label, Field(max_length=100)] | None = None
     """What the model without TokenLearner is called where its sizes are not those of
     a published ViT. Not part of the identity of a case."""
     patch_size: Size
@@ -122,6 +145,14 @@ class Parallelism(Spec):
     """DeepSpeed ZeRO stage; 0 replicates everything, as DDP does."""
     nodes: PositiveInt = 1
     """Number of machines the ranks are spread over."""
+
+    @field_validator("zero_stage", mode="before")
+    @classmethod
+    def _is_whole(cls, value: object) -> object:
+        """Refuse what Python holds equal to a stage: true and 1.0."""
+        if isinstance(value, bool | float):
+            raise PydanticKnownError("literal_error", {"expected": "0, 1, 2 or 3"})
+        return value
 
     @model_validator(mode="after")
     def _ranks_fill_nodes(self) -> Self:
@@ -214,13 +245,22 @@ class Case(Spec):
         return value
 
     @model_validator(mode="after")
+    def _fit_has_labels(self) -> Self:
+        if self.mode == "fit" and self.data not in TRAIN_SAMPLES:
+            raise ValueError(
+                f"mode=fit needs labels, and those of data={self.data} are random;"
+                f" {', '.join(TRAIN_SAMPLES)} would do"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _batch_divides(self) -> Self:
         parts = self.parallelism.world_size * self.accumulation
         if self.batch_size % parts:
             raise ValueError(
                 f"batch_size={self.batch_size} does not divide into {parts} parts"
-                f" (world_size={self.parallelism.world_size} x"
-                f" gradient_accumulation_steps={self.accumulation})"
+                f" (parallelism.world_size={self.parallelism.world_size} x"
+                f" optimizer.gradient_accumulation_steps={self.accumulation})"
             )
         return self
 
@@ -263,7 +303,7 @@ UNREAD: dict[str, frozenset[str]] = {
 class Suite(Spec):
     """What one run does: its cases, how often, and the limits."""
 
-    name: Annotated[str, Field(min_length=1, max_length=200)]
+    name: Annotated[Label, Field(max_length=200)]
     description: str = ""
     cases: Annotated[tuple[Case, ...], Field(min_length=1)]
     repeats: dict[Mode, Annotated[int, Field(gt=0, le=10_000)]]
@@ -283,3 +323,48 @@ class Trial:
     position: int
     """Place in the order of the run, from 0."""
     seed: int
+
+
+# How a value is wrong, by pydantic's kind of error; the context fills the braces.
+_WORDING = {
+    "bool_type": "is not true or false",
+    "int_type": "is not a whole number",
+    "float_type": "is not a number",
+    "finite_number": "is not a finite number",
+    "string_type": "is not a text",
+    "string_unicode": "holds characters that no text can",
+    "string_too_short": "is empty",
+    "string_too_long": "has more than {max_length} characters",
+    "model_type": "is not a mapping",
+    "greater_than": "is not greater than {gt:.12g}",
+    "greater_than_equal": "is not at least {ge:.12g}",
+    "less_than": "is not less than {lt:.12g}",
+    "less_than_equal": "is not at most {le:.12g}",
+}
+
+
+def wording(error: ErrorDetails, schema: type[Spec]) -> str:
+    """How a value is wrong, in words that follow the value itself."""
+    kind = error["type"]
+    if kind == "literal_error":
+        return f"is not one of {', '.join(choices(schema, error['loc']))}"
+    if kind in _WORDING:
+        return _WORDING[kind].format_map(error.get("ctx", {}))
+    return f"is not right: {error['msg']}"
+
+
+def choices(schema: type[Spec], path: tuple[int | str, ...]) -> list[str]:
+    """The values open to the field at `path`; none where it is not a choice."""
+    field = schema_at(schema, path[:-1]).model_fields[str(path[-1])]
+    return [str(choice) for choice in get_args(field.annotation)]
+
+
+def schema_at(schema: type[Spec], path: tuple[int | str, ...]) -> type[Spec]:
+    """The record that stands at `path` inside `schema`."""
+    for key in path:
+        annotation = schema.model_fields[str(key)].annotation
+        kinds = (annotation, *get_args(annotation))  # X, or X | None
+        schema = next(
+            kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Spec)
+        )
+    return schema

@@ -1,0 +1,635 @@
+"""Suites from YAML: axes, include and exclude, and mistakes told by line."""
+
+import json
+import random
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from tlbench.errors import SuiteError
+from tlbench.suites import loader
+from tlbench.suites.loader import (
+    MAX_SIZE,
+    builtin_suites,
+    load_suite,
+    parse_suite,
+    repeat_suite,
+)
+from tlbench.suites.names import model_name, parse_model
+from tlbench.suites.spec import Case, Suite, Trial
+
+
+def parse(text: str) -> Suite:
+    return parse_suite(dedent(text), "suite.yaml")
+
+
+def outline(suite: Suite) -> list[tuple[str, str, int]]:
+    """Model, mode and batch of each case."""
+    return [(model_name(c.model), c.mode, c.batch_size) for c in suite.cases]
+
+
+def mistakes(text: str) -> list[str]:
+    """What is wrong with a suite, without the name of its file."""
+    with pytest.raises(SuiteError) as caught:
+        parse(text)
+    return [line.removeprefix("suite.yaml:") for line in str(caught.value).split("\n")]
+
+
+# ---------------------------------------------------------------- what a file means
+
+
+def test_suite_of_one_case_has_the_defaults() -> None:
+    suite = parse("models: ViT-B/16\nmode: infer")
+    assert suite == Suite(
+        name="suite",
+        cases=(Case(model=parse_model("ViT-B/16"), mode="infer"),),
+        repeats={"profile": 1, "infer": 5, "train": 5, "fit": 5},
+    )
+
+
+def test_suite_has_its_own_fields() -> None:
+    suite = parse("""
+        name: mine
+        description: What it is for.
+        models: ViT-B/16
+        mode: infer
+        repeats: {infer: 3}
+        seed: 7
+        trial_timeout_s: 60
+    """)
+    assert (suite.name, suite.description) == ("mine", "What it is for.")
+    assert suite.repeats == {"profile": 1, "infer": 3, "train": 5, "fit": 5}
+    assert (suite.seed, suite.trial_timeout_s) == (7, 60.0)
+
+
+def test_one_number_of_repeats_is_for_all_modes_but_profile() -> None:
+    suite = parse("models: ViT-B/16\nmode: infer\nrepeats: 3")
+    assert suite.repeats == {"profile": 1, "infer": 3, "train": 3, "fit": 3}
+
+
+def test_lists_are_axes_with_models_outermost_and_then_in_the_order_of_the_file() -> (
+    None
+):
+    suite = parse("""
+        batch_size: [8, 32]
+        mode: [infer, train]
+        models: [ViT-S/16, ViT-B/16]
+    """)
+    assert outline(suite) == [
+        (model, mode, batch)
+        for model in ("ViT-S/16", "ViT-B/16")
+        for batch in (8, 32)
+        for mode in ("infer", "train")
+    ]
+
+
+def test_list_inside_a_group_is_an_axis() -> None:
+    suite = parse("""
+        models: ViT-B/16
+        mode: train
+        parallelism: {world_size: [1, 2], zero_stage: [0, 3]}
+    """)
+    spread = [(c.parallelism.world_size, c.parallelism.zero_stage) for c in suite.cases]
+    assert spread == [(1, 0), (1, 3), (2, 0), (2, 3)]
+
+
+def test_braces_in_a_name_make_several_models() -> None:
+    suite = parse("""
+        models:
+          - ViT-B/16{,+TL{8,16}@{0,1/4}}
+        mode: infer
+    """)
+    assert [model_name(c.model) for c in suite.cases] == [
+        "ViT-B/16",
+        "ViT-B/16+TL8@0",
+        "ViT-B/16+TL8@3",
+        "ViT-B/16+TL16@0",
+        "ViT-B/16+TL16@3",
+    ]
+
+
+def test_model_is_spelled_out_with_axes_and_short_forms() -> None:
+    suite = parse("""
+        models:
+          - name: tiny
+            patch_size: 2
+            image_size: 16
+            embed_dim: 96
+            depth: 8
+            num_heads: 3
+            token_learner: [null, TL8@1/4, {num_tokens: [8, 16], place: 4}]
+        mode: infer
+    """)
+    assert [model_name(c.model) for c in suite.cases] == [
+        "tiny",
+        "tiny+TL8@2",
+        "tiny+TL8@4",
+        "tiny+TL16@4",
+    ]
+    assert {c.model.mlp_dim for c in suite.cases} == {4 * 96}
+
+
+def test_include_overrides_the_top_level_inside_groups_too() -> None:
+    suite = parse("""
+        models: ViT-B/16
+        mode: infer
+        parallelism: {world_size: 2}
+        include:
+          - mode: train
+            parallelism: {zero_stage: [1, 2]}
+          - models: ViT-S/16
+            batch_size: 16
+    """)
+    assert outline(suite) == [
+        ("ViT-B/16", "infer", 8),
+        ("ViT-B/16", "train", 8),
+        ("ViT-B/16", "train", 8),
+        ("ViT-S/16", "infer", 16),
+    ]
+    spread = [(c.parallelism.world_size, c.parallelism.zero_stage) for c in suite.cases]
+    assert spread == [(2, 0), (2, 1), (2, 2), (2, 0)]
+
+
+def test_top_level_without_a_mode_only_serves_the_includes() -> None:
+    suite = parse("""
+        models: ViT-B/16
+        batch_size: 4
+        include: [{mode: infer}, {mode: train, batch_size: 16}]
+    """)
+    assert outline(suite) == [("ViT-B/16", "infer", 4), ("ViT-B/16", "train", 16)]
+
+
+@pytest.mark.parametrize(
+    ("exclude", "left"),
+    [
+        (
+            "{mode: train, batch_size: 32}",
+            "infer8 infer32 train8 TLinfer8 TLinfer32 TLtrain8",
+        ),
+        (
+            "{models: ViT-B/16, mode: [infer, train]}",
+            "TLinfer8 TLinfer32 TLtrain8 TLtrain32",
+        ),
+        ("{models: 'ViT-B/16+TL8@1/4'}", "infer8 infer32 train8 train32"),
+        (
+            "{models: '*+TL?@*', batch_size: 8}",
+            "infer8 infer32 train8 train32 TLinfer32 TLtrain32",
+        ),
+        ("{precision: fp32, batch_size: 32}", "infer8 train8 TLinfer8 TLtrain8"),
+        (
+            "{parallelism: {world_size: 1}, mode: infer}",
+            "train8 train32 TLtrain8 TLtrain32",
+        ),
+    ],
+)
+def test_exclude_drops_the_cases_that_agree_in_all_it_gives(
+    exclude: str, left: str
+) -> None:
+    suite = parse(f"""
+        models: [ViT-B/16, ViT-B/16+TL8@1/4]
+        mode: [infer, train]
+        batch_size: [8, 32]
+        exclude:
+          - {exclude}
+    """)
+    assert left.split() == [
+        f"{'TL' if c.model.token_learner else ''}{c.mode}{c.batch_size}"
+        for c in suite.cases
+    ]
+
+
+def test_exclude_counts_a_case_as_it_was_asked_for() -> None:
+    # profile reads no batch size: dropping one of two leaves the other's profile.
+    suite = parse("""
+        models: ViT-B/16
+        mode: profile
+        batch_size: [8, 32]
+        exclude: {batch_size: 8}
+    """)
+    assert len(suite.cases) == 1
+
+
+def test_exclude_may_drop_what_would_be_a_mistake() -> None:
+    suite = parse("""
+        models: ViT-B/16
+        mode: train
+        batch_size: [1, 8]
+        parallelism: {world_size: [1, 2]}
+        exclude: {batch_size: 1, parallelism: {world_size: 2}}
+    """)
+    assert len(suite.cases) == 3
+
+
+def test_identical_cases_are_kept_once() -> None:
+    suite = parse("""
+        models: [ViT-B/16, "ViT-B/16[12]@224"]
+        mode: [profile, infer]
+        optimizer: {learning_rate: [1e-3, 1e-4]}
+    """)
+    assert outline(suite) == [("ViT-B/16", "profile", 8), ("ViT-B/16", "infer", 8)]
+
+
+def test_order_of_keys_does_not_change_the_cases() -> None:
+    lines = ["models: ViT-B/16", "mode: train", "batch_size: 4", "precision: bf16"]
+    forwards, backwards = parse("\n".join(lines)), parse("\n".join(reversed(lines)))
+    assert forwards.cases == backwards.cases
+
+
+def test_numbers_with_an_exponent_are_numbers() -> None:
+    suite = parse("models: ViT-B/16\nmode: train\noptimizer: {learning_rate: 1e-4}")
+    assert suite.cases[0].optimizer.learning_rate == 0.0001
+
+
+def test_merge_keys_and_anchors_work_and_own_keys_win() -> None:
+    suite = parse("""
+        models: ViT-B/16
+        include:
+          - &base {mode: infer, batch_size: 2}
+          - {<<: *base, batch_size: 4}
+          - {<<: [{mode: train}, *base]}
+    """)
+    assert outline(suite) == [
+        ("ViT-B/16", "infer", 2),
+        ("ViT-B/16", "infer", 4),
+        ("ViT-B/16", "train", 2),
+    ]
+
+
+# ---------------------------------------------------------------- mistakes
+
+VALID = "models: ViT-B/16\nmode: infer\n"
+YAML = "cannot be read as YAML:"
+SHORT = "models: {patch_size: 16, embed_dim: 64, num_heads: 2, depth: 6,"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "models: ViT-B/16\nmode:\n  - infer\n  - trian\n",
+            "4: mode: 'trian' is not one of profile, infer, train, fit",
+        ),
+        (
+            VALID + "precision: fp61",
+            "3: precision: 'fp61' is not one of fp32, tf32, bf16, fp16",
+        ),
+        (VALID + "batch_size: eight", "3: batch_size: 'eight' is not a whole number"),
+        (VALID + "batch_size: [8,\n  0]", "4: batch_size: 0 is not greater than 0"),
+        (VALID + "batch_size: 1e3", "3: batch_size: 1e3 is not a whole number"),
+        (VALID + "batch_size:", "3: batch_size: null is not a whole number"),
+        (
+            VALID + "batch_size: 99999999999",
+            "3: batch_size: 99999999999 is not at most 1000000",
+        ),
+        (VALID + "compile: yes", "3: compile: 'yes' is not true or false"),
+        (
+            VALID + "precison: bf16",
+            "3: precison: is not a known key; did you mean 'precision'?",
+        ),
+        (
+            VALID + "timing:\n  max_step: 3",
+            "4: timing.max_step: is not a known key; did you mean 'max_steps'?",
+        ),
+        (VALID + "timing: fast", "3: timing: 'fast' is not a mapping"),
+        (
+            VALID + "timing:\n  target: .nan",
+            "4: timing.target: .nan is not a finite number",
+        ),
+        (VALID + "timing: {target: 1}", "3: timing.target: 1 is not less than 1"),
+        (
+            VALID + "timing:\n  max_steps: 20\n  min_steps: 50",
+            "5: timing.min_steps: min_steps=50 exceeds max_steps=20",
+        ),
+        (
+            VALID + "parallelism:\n  world_size: 3",
+            "4: parallelism.world_size: batch_size=8 does not divide into 3 parts"
+            " (parallelism.world_size=3 x optimizer.gradient_accumulation_steps=1)",
+        ),
+        (
+            VALID + "parallelism: {zero_stage: true}",
+            "3: parallelism.zero_stage: true is not one of 0, 1, 2, 3",
+        ),
+        (VALID + "mode: train", "3: mode: is given twice, first in line 2"),
+        (VALID + "seed: -1", "3: seed: -1 is not at least 0"),
+        (VALID + "name: [a]", "3: name: a list is not a text"),
+        (VALID + "name: ''", "3: name: '' is empty"),
+        (
+            VALID + "repeats:\n  inferr: 3",
+            "4: repeats.inferr: is not a known key; did you mean 'infer'?",
+        ),
+        (VALID + "repeats: 0", "3: repeats: 0 is not greater than 0"),
+        (
+            VALID + "repeats: {profile: 2}",
+            "3: repeats.profile: 2 is not 1; profile always gives the same",
+        ),
+        (
+            "models: ViT-B/16\n",
+            "1: mode: is missing; one of profile, infer, train, fit would be right",
+        ),
+        ("mode: infer\n", "1: models: is missing; models: ViT-B/16 would be right"),
+        (
+            "models: ViT-B/16\ninclude:\n  - batch_size: 4",
+            "3: include.mode: is missing;"
+            " one of profile, infer, train, fit would be right",
+        ),
+        (VALID + "include: 3", "3: include: 3 is not a mapping of settings"),
+        (
+            VALID + "include:\n  - {mode: trian}",
+            "4: include.mode: 'trian' is not one of profile, infer, train, fit",
+        ),
+        (
+            VALID + "include:\n  - {seed: 3}",
+            "4: include.seed: is not a known key; known are attention, batch_size,"
+            " compile, data, device, fit, mode, models, optimizer, parallelism,"
+            " precision, timing",
+        ),
+        (
+            VALID + "exclude:\n  - {mode: fit}",
+            "4: exclude: drops no case of this suite",
+        ),
+        (VALID + "exclude: {mode: infer}", "3: exclude: leaves no case in the suite"),
+        (
+            VALID + "exclude: {precision: fp61}",
+            "3: exclude.precision: 'fp61' is not one of fp32, tf32, bf16, fp16",
+        ),
+        (
+            VALID + "exclude: {models: 3}",
+            "3: exclude.models: 3 is not a name or a pattern of names",
+        ),
+        (
+            "mode: infer\nmodels:\n  - ViT-B/16\n  - ViT-b/16",
+            "4: models: 'ViT-b/16' cannot be built: 'b' is not one of"
+            " Ti, S, B, L, H, g, G; did you mean 'B'?",
+        ),
+        (
+            "mode: infer\nmodels: [ViT-B/16[24], ViT-S/16]",
+            f"2: {YAML} expected ',' or ']', but got '[' while parsing a flow sequence"
+            " from line 2; a model name with brackets, braces or commas"
+            " wants quotes here",
+        ),
+        (
+            "mode: infer\nmodels: [ViT-B/16, 18]",
+            "2: models: 18 is not a model;"
+            " a name with brackets or commas wants quotes here",
+        ),
+        (
+            SHORT + "\n  token_learner: TL8@1/4}\nmode: infer",
+            "2: models.token_learner: 'TL8@1/4' cannot be built: 1/4 of 6 blocks"
+            " is not a whole block; place 1 or 2 would be right",
+        ),
+        (
+            SHORT + "\n  token_learner: TL8@7}\nmode: infer",
+            "2: models.token_learner: token_learner.place=7 lies beyond the 6 blocks;"
+            " 0 to 6 would be right",
+        ),
+        (
+            SHORT + "\n  name: ViT-B/16}\nmode: infer",
+            "2: models.name: 'ViT-B/16' stands for a model of other sizes;"
+            " another name, or none, would be right",
+        ),
+        (
+            SHORT + "\n  name: tiny, image_size: [32, 64]}\nmode: infer",
+            "2: models.name: 'tiny' stands for a model of other sizes;"
+            " another name, or none, would be right",
+        ),
+        (
+            "models:\n  - patch_size: 16\nmode: infer",
+            "2: models.depth: is missing",
+        ),
+        ("", "1: is empty; a mapping with models and mode would be right"),
+        (
+            "- ViT-B/16",
+            "1: a list is not a suite; a mapping with models and mode would be right",
+        ),
+        (
+            "just words",
+            "1: 'just words' is not a suite;"
+            " a mapping with models and mode would be right",
+        ),
+        (
+            "models: []\nmode: infer",
+            "1: models: is an empty list; leave the key out instead",
+        ),
+        (VALID + "1: 2", "3: the key 1 is not a text"),
+        (VALID + "? [a]\n: 2", "3: the key a collection is not a text"),
+        (VALID + "<<: 3", "3: '<<': merges a mapping only"),
+        (
+            VALID + "seed: !!python/object/apply:os.getpid []",
+            f"3: {YAML} the tag 'tag:yaml.org,2002:python/object/apply:os.getpid'"
+            " has no meaning in a suite",
+        ),
+        (VALID + "\tseed: 3", f"3: {YAML} found character '\\t'"),
+        (VALID + "---\n" + VALID, f"3: {YAML} but found another document"),
+        ("mode: *missing", f"1: {YAML} found undefined alias 'missing'"),
+        (
+            VALID + 'name: "\\UFFFFFFFF"',
+            f"3: {YAML} an escape in a quoted text stands for no character",
+        ),
+        (
+            VALID + "name: \x00",
+            "3: is not a text file: it holds the character 0x0",
+        ),
+        ("models: " + "[" * 100_000, f"1: {YAML} it is nested deeper than 20"),
+        ("models: &a [*a]", "1: models: is nested deeper than 20"),
+        ("models: &a {<<: *a}", "1: models: is nested deeper than 20"),
+    ],
+)
+def test_mistake_is_told_by_line_field_and_value(text: str, expected: str) -> None:
+    # The parser's own words may go on; ours are whole.
+    first = mistakes(text)[0]
+    assert first.startswith(expected) if YAML in expected else first == expected
+
+
+def test_all_mistakes_are_told_in_the_order_of_the_file() -> None:
+    assert mistakes("""\
+        mode: infr
+        models: [ViT-Q/16, ViT-B/16]
+        batch_size: [eight, 8, 0]
+        seed: x
+    """) == [
+        "1: mode: 'infr' is not one of profile, infer, train, fit",
+        "2: models: 'ViT-Q/16' cannot be built: 'Q' is not one of Ti, S, B, L, H, g, G",
+        "3: batch_size: 'eight' is not a whole number",
+        "3: batch_size: 0 is not greater than 0",
+        "4: seed: 'x' is not a whole number",
+    ]
+
+
+def test_very_many_mistakes_are_cut_short() -> None:
+    lines = mistakes(VALID + "".join(f"key{n}: 1\n" for n in range(100)))
+    assert len(lines) == loader.MAX_MISTAKES + 1
+    assert lines[-1] == " 80 more of the kind"
+
+
+def test_mistake_inside_a_merged_mapping_is_told_where_it_is_written() -> None:
+    assert mistakes("""\
+        models: ViT-B/16
+        include:
+          - &base
+            mode: infr
+          - <<: *base
+    """) == ["4: include.mode: 'infr' is not one of profile, infer, train, fit"]
+
+
+def test_aliases_cannot_blow_a_file_up() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    for n in range(1, 15):
+        lines.append(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]")
+    assert "more than 50000 values in the file" in mistakes("\n".join(lines))[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "models: 'ViT-B/16+TL{1..99}@{0..12}'\nmode: infer\nbatch_size: [1,2,3,4,"
+            "5,6,7,8]",
+            "1: the suite has more than 10000 cases",
+        ),
+        (
+            "models: ['ViT-B/16+TL{1..600}@{0..9}', 'ViT-S/16+TL{1..600}@{0..9}']\n"
+            "mode: infer",
+            "1: models: gives more than 10000 models",
+        ),
+        (
+            "models: 'ViT-B/16+TL{1..9999}@{0..12}'\nmode: infer",
+            "1: models: 'ViT-B/16+TL{1..9999}@{0..12}' expands to"
+            " more than 10000 names",
+        ),
+    ],
+)
+def test_absurdly_many_cases_are_refused(text: str, message: str) -> None:
+    assert mistakes(text) == [message]
+
+
+# ---------------------------------------------------------------- where suites are
+
+
+def test_suite_is_read_from_a_path_and_called_after_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(VALID)
+    assert load_suite(str(path)).name == "mine"
+
+
+def test_suite_is_read_from_standard_input() -> None:
+    assert load_suite("-", VALID).name == "stdin"
+    with pytest.raises(SuiteError, match=r"^stdin:3: seed: 'x' is not a whole number$"):
+        load_suite("-", VALID + "seed: x")
+    with pytest.raises(SuiteError, match="no suite on standard input"):
+        load_suite("-")
+
+
+@pytest.fixture
+def built_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package folder with one built-in suite, `quick`."""
+    folder = tmp_path / "package"
+    folder.mkdir()
+    (folder / "spec.py").write_text("")
+    (folder / "quick.yaml").write_text("description: |\n  First.\n  Second.\n" + VALID)
+    monkeypatch.setattr(loader, "files", lambda package: folder)
+    return folder
+
+
+@pytest.mark.usefixtures("built_in")
+def test_built_in_suite_is_found_by_name() -> None:
+    assert builtin_suites() == {"quick": "First."}
+    assert load_suite("quick").name == "quick"
+
+
+@pytest.mark.usefixtures("built_in")
+def test_unknown_suite_names_the_built_in_ones() -> None:
+    with pytest.raises(SuiteError) as caught:
+        load_suite("quik")
+    assert str(caught.value) == (
+        "'quik' is neither a file nor a built-in suite (quick); did you mean 'quick'?"
+    )
+
+
+def test_every_built_in_suite_can_be_read_and_says_what_it_is() -> None:
+    for name, description in builtin_suites().items():
+        assert load_suite(name).name == name
+        assert description
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"models: \xff\n", r":1: is not UTF-8 text$"),
+        (b"a: b\n" + b"#" * MAX_SIZE, r"is larger than 1 MiB"),
+    ],
+)
+def test_file_that_is_no_suite_is_refused(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(SuiteError, match=message):
+        load_suite(str(path))
+
+
+def test_folder_is_no_suite(tmp_path: Path) -> None:
+    with pytest.raises(SuiteError, match=r"cannot be read: Is a directory$"):
+        load_suite(str(tmp_path))
+
+
+def test_path_with_a_null_character_is_refused() -> None:
+    with pytest.raises(SuiteError, match="cannot be read: embedded null"):
+        load_suite("a\x00b")
+
+
+# ---------------------------------------------------------------- repeating a trial
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "models: ViT-B/16+TL8@1/4\nmode: train\noptimizer: {learning_rate: 1e-5}",
+        "models: 'ViT-L/16[24+11]@512+TL16v1meanfuse@12'\nmode: profile",
+        SHORT
+        + "name: 'my: model', token_learner: TL8v1@2}\nmode: infer\ncompile: true",
+        SHORT + "}\nmode: fit\ndata: digits\nparallelism: {world_size: 2}",
+    ],
+)
+def test_repeat_suite_reads_back_as_the_one_case(text: str) -> None:
+    (case,) = parse(text).cases
+    trial = Trial(case=case, repeat=2, position=9, seed=44)
+    suite = parse_suite(json.dumps(repeat_suite(trial, 60.0)), "repeat.yaml")
+    assert suite.cases == (case,)
+    assert suite.cases[0].identity == case.identity
+    assert model_name(suite.cases[0].model) == model_name(case.model)
+    assert suite.repeats[case.mode] == 1
+    assert (suite.seed, suite.trial_timeout_s) == (44, 60.0)
+
+
+# ---------------------------------------------------------------- anything at all
+
+SEEDS = [
+    VALID + "batch_size: [8, 32]\nparallelism: {world_size: [1, 2]}\nrepeats: 3\n",
+    SHORT + " token_learner: [null, TL8@1/2]}\nmode: [infer, train]\nseed: 3\n",
+    "models: ViT-B/16{,+TL8@1/4}\ninclude:\n  - &a {mode: infer}\n  - {<<: *a}\n"
+    "exclude:\n  - {models: '*+TL*'}\n",
+]
+PIECES = [
+    *("{", "}", "[", "]", ",", ":", "-", "&a ", "*a", "<<: ", "!!int ", "? ", "|", ">"),
+    *("'", '"', "\\", "\n", "\t", " ", "#", "%YAML 1.1\n", "---\n", "...\n", "\0"),
+    *("null", "1e-3", ".inf", "-.nan", "9" * 30, "true", "é", "\ud800", '"\\ud800"'),
+    *("models", "mode", "ViT-B/16", "+TL8", "@1/4", "{1..9999}", "name: ", "\u2028"),
+]
+
+
+def test_mutated_suites_are_read_or_refused_in_lines_of_their_own() -> None:
+    dice = random.Random(20210621)
+    read = 0
+    for _ in range(4000):
+        text = dice.choice(SEEDS)
+        for _ in range(dice.randint(0, 4)):
+            start = dice.randrange(len(text) + 1)
+            end = start + dice.choice((0, 0, 1, 5))
+            text = text[:start] + dice.choice(PIECES) + text[end:]
+        try:
+            read += bool(parse_suite(text, "fuzz.yaml").cases)
+        except SuiteError as error:
+            for line in str(error).split("\n"):
+                assert line.startswith("fuzz.yaml:"), (text, line)
+    assert 100 < read < 3900
