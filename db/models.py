@@ -1,0 +1,264 @@
+"""The tables: one class each, typed, with the reason for what is not obvious.
+
+    run ──< trial ──< metric, series, artifact
+             trial >── experiment_case, machine
+
+A change here needs a revision in `tlbench.db.migrations`; a test compares the two.
+"""
+
+import struct
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.types import TypeDecorator
+
+from tlbench.result import Status
+
+RunStatus = Literal["running", "finished", "interrupted", "failed"]
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in time: aware in Python, UTC in the database.
+
+    SQLite knows no time zones, so the zone is taken off and put back here.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(
+        self, value: datetime | None, dialect: Dialect
+    ) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value!r} has no time zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(
+        self, value: datetime | None, dialect: Dialect
+    ) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            return value.replace(tzinfo=UTC)
+        return value.astimezone(UTC)
+
+
+class Float64Array(TypeDecorator[tuple[float, ...]]):
+    """Numbers in their order, as one BLOB of little-endian float64."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(
+        self, value: Sequence[float] | None, dialect: Dialect
+    ) -> bytes | None:
+        return None if value is None else struct.pack(f"<{len(value)}d", *value)
+
+    def process_result_value(
+        self, value: bytes | None, dialect: Dialect
+    ) -> tuple[float, ...] | None:
+        return None if value is None else struct.unpack(f"<{len(value) // 8}d", value)
+
+
+class OutsideText(TypeDecorator[str]):
+    """Text from outside, such as a traceback or a path, which may hold anything.
+
+    What UTF-8 cannot carry (lone surrogates) or PostgreSQL does not take (NUL) is
+    written as an escape: a trial must not get lost over a character of its message.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None:
+            return None
+        text = value.encode("utf-8", "backslashreplace").decode("utf-8")
+        return text.replace("\0", "\\x00")
+
+
+class Base(DeclarativeBase):
+    """Base of all tables; constraints have names, so that revisions can drop them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012  # SQLAlchemy reads it as it stands
+        str: Text(),
+        float: Double(),
+        datetime: UtcDateTime(),
+        bytes: LargeBinary(),
+        dict[str, Any]: JSON(),
+        dict[str, str]: JSON(),
+        dict[str, str | None]: JSON(),
+        tuple[float, ...]: Float64Array(),
+    }
+
+
+class Run(Base):
+    """One `tlbench run` of a suite."""
+
+    __tablename__ = "run"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    suite: Mapped[str]
+    description: Mapped[str]
+    suite_json: Mapped[dict[str, Any]]
+    source: Mapped[str] = mapped_column(OutsideText)
+    """File or built-in name that the suite was read from."""
+    command: Mapped[str] = mapped_column(OutsideText)
+    status: Mapped[RunStatus] = mapped_column(String(16))
+    planned: Mapped[int]
+    """Trials that the whole run has."""
+    started_at: Mapped[datetime] = mapped_column(index=True)
+    ended_at: Mapped[datetime | None]
+    version: Mapped[str]
+    """Of tlbench, on the driver."""
+
+
+class Machine(Base):
+    """One state of one machine; the columns are the fields of `tlbench.machine`."""
+
+    __tablename__ = "machine"
+    __table_args__ = (Index(None, "gpu_name"), Index(None, "cpu_model"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    content_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    """SHA-256 over all the fields below."""
+    hostname: Mapped[str]
+    os: Mapped[str]
+    cpu_model: Mapped[str | None]
+    cpu_cores: Mapped[int]
+    memory_bytes: Mapped[int] = mapped_column(BigInteger)
+    gpu_name: Mapped[str | None]
+    gpu_count: Mapped[int]
+    gpu_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    gpu_driver: Mapped[str | None]
+    python: Mapped[str]
+    versions: Mapped[dict[str, str | None]]
+    commit: Mapped[str | None]
+    is_dirty: Mapped[bool | None]
+
+
+class ExperimentCase(Base):
+    """One resolved case, the same in every run that has it.
+
+    What people call its model is not part of its identity, and so stands with the
+    trial: the same case may be asked for under another name later.
+    """
+
+    __tablename__ = "experiment_case"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    identity: Mapped[str] = mapped_column(String(64), unique=True)
+    canonical: Mapped[dict[str, Any]]
+    """The JSON that the identity is the hash of; the columns below repeat it."""
+    mode: Mapped[str]
+    data: Mapped[str]
+    image_size: Mapped[int]
+    batch_size: Mapped[int]
+    precision: Mapped[str]
+    device: Mapped[str]
+    world_size: Mapped[int]
+    zero_stage: Mapped[int]
+
+
+class Trial(Base):
+    """One finished execution of a case, whatever came of it."""
+
+    __tablename__ = "trial"
+    # One row for each place in the plan: a resumed run cannot store a trial twice.
+    __table_args__ = (UniqueConstraint("run_id", "position"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"))
+    case_id: Mapped[int] = mapped_column(ForeignKey("experiment_case.id"), index=True)
+    machine_id: Mapped[int | None] = mapped_column(ForeignKey("machine.id"), index=True)
+    model: Mapped[str] = mapped_column(index=True)
+    """The model's printed name in this run."""
+    given_name: Mapped[str | None]
+    """The `name` field of the model in this run's suite."""
+    repeat: Mapped[int]
+    position: Mapped[int]
+    seed: Mapped[int] = mapped_column(BigInteger)
+    status: Mapped[Status] = mapped_column(String(16))
+    reason: Mapped[str | None] = mapped_column(OutsideText)
+    traceback: Mapped[str | None] = mapped_column(OutsideText)
+    started_at: Mapped[datetime] = mapped_column(index=True)
+    wall_time_s: Mapped[float]
+    command: Mapped[str] = mapped_column(OutsideText)
+    """What repeats this one trial."""
+    notes: Mapped[dict[str, str]]
+
+    # Written with the trial; read by the queries, never by walking from row to row.
+    metrics: Mapped[list["Metric"]] = relationship(lazy="raise")
+    series: Mapped[list["Series"]] = relationship(lazy="raise")
+    artifacts: Mapped[list["Artifact"]] = relationship(lazy="raise")
+
+
+class Metric(Base):
+    """One value of one metric of one trial; the name ends with its unit."""
+
+    __tablename__ = "metric"
+    __table_args__ = (
+        UniqueConstraint("trial_id", "name", "rank"),
+        Index(None, "name", "value"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    trial_id: Mapped[int] = mapped_column(ForeignKey("trial.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    rank: Mapped[int]
+    """-1: the whole job (NULL would escape the unique constraint)."""
+    value: Mapped[float | None]
+    """None: could not be measured; the reason says why."""
+    reason: Mapped[str | None] = mapped_column(OutsideText)
+
+
+class Series(Base):
+    """One array of one metric of one trial, such as the time of every step."""
+
+    __tablename__ = "series"
+    __table_args__ = (UniqueConstraint("trial_id", "name", "rank"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    trial_id: Mapped[int] = mapped_column(ForeignKey("trial.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    rank: Mapped[int]
+    values: Mapped[tuple[float, ...]]
+
+
+class Artifact(Base):
+    """One small file that a trial left behind."""
+
+    __tablename__ = "artifact"
+    __table_args__ = (UniqueConstraint("trial_id", "name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    trial_id: Mapped[int] = mapped_column(ForeignKey("trial.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    media_type: Mapped[str]
+    content: Mapped[bytes]

@@ -1,0 +1,321 @@
+"""All reads: functions on a session, plain frozen records out."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from tlbench.db import models
+from tlbench.db.models import RunStatus
+from tlbench.errors import StoreError
+from tlbench.machine import Machine
+from tlbench.result import WHOLE_JOB, Artifact, Metric, Status
+from tlbench.suites.spec import Case
+
+Value = TypeVar("Value")
+
+MAX_PARAMETERS = 10_000
+"""Values in one IN list; SQLite takes 32,766 parameters a statement by default."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run, and how far it came."""
+
+    id: int
+    suite: str
+    description: str
+    source: str
+    status: RunStatus
+    command: str
+    started_at: datetime
+    ended_at: datetime | None
+    planned: int
+    finished: int
+    """Trials that are stored, whatever came of them."""
+    failed: int
+    """Those of them whose status is not ok."""
+    version: str
+    suite_json: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class MachineRecord:
+    """One machine that trials ran on."""
+
+    id: int
+    machine: Machine
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One finished trial with its metrics of the whole job."""
+
+    id: int
+    run_id: int
+    case: Case
+    identity: str
+    model: str
+    """The printed name, as it was in the trial's run."""
+    repeat: int
+    position: int
+    seed: int
+    status: Status
+    reason: str | None
+    traceback: str | None
+    started_at: datetime
+    wall_time_s: float
+    command: str
+    machine_id: int | None
+    notes: dict[str, str]
+    metrics: dict[str, float | None]
+    reasons: dict[str, str]
+    """Why a metric is None, for each that is."""
+
+
+def runs(session: Session, limit: int | None = None) -> list[RunRecord]:
+    """The newest `limit` runs, or all; newest first."""
+    return _run_records(session, limit=limit)
+
+
+def run(session: Session, run_id: int) -> RunRecord:
+    """One run; an error that names the ids there are, where there is no such run."""
+    found = _run_records(session, models.Run.id == run_id)
+    if not found:
+        raise StoreError(_absent(session, "run", run_id, models.Run.id))
+    return found[0]
+
+
+def _run_records(
+    session: Session, *wanted: ColumnElement[bool], limit: int | None = None
+) -> list[RunRecord]:
+    finished = func.count(models.Trial.id)
+    statement = (
+        select(models.Run, finished, finished.filter(models.Trial.status != "ok"))
+        .outerjoin(models.Trial, models.Trial.run_id == models.Run.id)
+        .where(*wanted)
+        .group_by(models.Run.id)
+        .order_by(models.Run.started_at.desc(), models.Run.id.desc())
+        .limit(limit)
+    )
+    return [
+        RunRecord(
+            id=row.id,
+            suite=row.suite,
+            description=row.description,
+            source=row.source,
+            status=row.status,
+            command=row.command,
+            started_at=row.started_at,
+            ended_at=row.ended_at,
+            planned=row.planned,
+            finished=finished,
+            failed=failed,
+            version=row.version,
+            suite_json=row.suite_json,
+        )
+        for row, finished, failed in session.execute(statement)
+    ]
+
+
+def trials(session: Session, run_ids: Sequence[int]) -> list[TrialRecord]:
+    """The trials of these runs, run by run, in the order of their positions."""
+    return _trial_records(session, models.Trial.run_id.in_(run_ids))
+
+
+def trial(session: Session, trial_id: int) -> TrialRecord:
+    """One trial; an error that names the ids there are, where there is no such one."""
+    found = _trial_records(session, models.Trial.id == trial_id)
+    if not found:
+        raise StoreError(_absent(session, "trial", trial_id, models.Trial.id))
+    return found[0]
+
+
+def _trial_records(session: Session, wanted: ColumnElement[bool]) -> list[TrialRecord]:
+    """Two statements, however many trials: one for the rows, one for the metrics."""
+    rows = session.execute(
+        select(models.Trial, models.ExperimentCase)
+        .join(models.ExperimentCase)
+        .where(wanted)
+        .order_by(models.Trial.run_id, models.Trial.position)
+    ).all()
+    metrics = _job_metrics(session, wanted)
+    cases: dict[tuple[int, str | None], Case] = {}  # trials share few of them
+    records = []
+    for row, case_row in rows:
+        key = (case_row.id, row.given_name)
+        if key not in cases:
+            cases[key] = _case(case_row, row)
+        records.append(
+            _trial_record(row, cases[key], case_row.identity, metrics[row.id])
+        )
+    return records
+
+
+def _job_metrics(
+    session: Session, wanted: ColumnElement[bool]
+) -> dict[int, list[Metric]]:
+    """The metrics of the whole job, by the id of the trial."""
+    metric = models.Metric
+    statement = (
+        select(metric.trial_id, metric.name, metric.value, metric.reason)
+        .join(models.Trial)
+        .where(wanted, metric.rank == WHOLE_JOB)
+        .order_by(metric.id)
+    )
+    found = defaultdict(list)
+    for trial_id, name, value, reason in session.execute(statement):
+        found[trial_id].append(Metric(name, value, reason))
+    return found
+
+
+def _case(row: models.ExperimentCase, trial_row: models.Trial) -> Case:
+    """The case as its trial had it: the identity's fields and the model's name."""
+    content = {**row.canonical, "model": dict(row.canonical["model"])}
+    if trial_row.given_name is not None:
+        content["model"]["name"] = trial_row.given_name
+    try:
+        return Case.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(str(part) for part in problem["loc"])
+        raise StoreError(
+            f"the case of trial {trial_row.id} cannot be read by this tlbench:"
+            f" {field}: {problem['msg']}; a newer one may have stored it"
+        ) from error
+
+
+def _trial_record(
+    row: models.Trial, case: Case, identity: str, metrics: Sequence[Metric]
+) -> TrialRecord:
+    return TrialRecord(
+        id=row.id,
+        run_id=row.run_id,
+        case=case,
+        identity=identity,
+        model=row.model,
+        repeat=row.repeat,
+        position=row.position,
+        seed=row.seed,
+        status=row.status,
+        reason=row.reason,
+        traceback=row.traceback,
+        started_at=row.started_at,
+        wall_time_s=row.wall_time_s,
+        command=row.command,
+        machine_id=row.machine_id,
+        notes=row.notes,
+        metrics={metric.name: metric.value for metric in metrics},
+        reasons={metric.name: metric.reason for metric in metrics if metric.reason},
+    )
+
+
+def machines(session: Session, run_ids: Sequence[int]) -> list[MachineRecord]:
+    """The machines that trials of these runs ran on, each once."""
+    used = select(models.Trial.machine_id).where(models.Trial.run_id.in_(run_ids))
+    statement = select(models.Machine).where(models.Machine.id.in_(used))
+    return [
+        MachineRecord(row.id, _machine(row))
+        for row in session.scalars(statement.order_by(models.Machine.id))
+    ]
+
+
+def _machine(row: models.Machine) -> Machine:
+    return Machine(
+        **{field.name: getattr(row, field.name) for field in fields(Machine)}
+    )
+
+
+def series(
+    session: Session, trial_ids: Sequence[int], names: Sequence[str]
+) -> dict[tuple[int, str], tuple[float, ...]]:
+    """The named series of the whole job, by trial and name; absent: not measured."""
+    array = models.Series
+    return {
+        (trial_id, name): values
+        for some_ids in _parts(trial_ids)
+        for trial_id, name, values in session.execute(
+            select(array.trial_id, array.name, array.values).where(
+                array.trial_id.in_(some_ids),
+                array.name.in_(names),
+                array.rank == WHOLE_JOB,
+            )
+        )
+    }
+
+
+def rank_metrics(session: Session, trial_id: int) -> list[Metric]:
+    """What the single ranks of a trial measured, by name and rank."""
+    metric = models.Metric
+    statement = (
+        select(metric.name, metric.value, metric.reason, metric.rank)
+        .where(metric.trial_id == trial_id, metric.rank != WHOLE_JOB)
+        .order_by(metric.name, metric.rank)
+    )
+    return [Metric(*row) for row in session.execute(statement)]
+
+
+def artifacts(session: Session, trial_id: int) -> list[Artifact]:
+    """The files that a trial left behind, by name."""
+    file = models.Artifact
+    statement = (
+        select(file.name, file.media_type, file.content)
+        .where(file.trial_id == trial_id)
+        .order_by(file.name)
+    )
+    return [Artifact(*row) for row in session.execute(statement)]
+
+
+def case_wall_times(
+    session: Session, identities: Sequence[str], *, machine: Machine | None = None
+) -> dict[str, list[float]]:
+    """Seconds that earlier trials of these cases took, newest first.
+
+    Only of trials that went well; with `machine`, only of those on such hardware.
+    Cases without any are left out.
+    """
+    case, row = models.ExperimentCase, models.Trial
+    statement = (
+        select(case.identity, row.wall_time_s)
+        .join(row, row.case_id == case.id)
+        .where(row.status == "ok")
+        .order_by(row.started_at.desc(), row.id.desc())
+    )
+    if machine is not None:
+        statement = statement.join(models.Machine).where(*_same_hardware(machine))
+    found = defaultdict(list)
+    for some_identities in _parts(identities):
+        some = statement.where(case.identity.in_(some_identities))
+        for identity, wall_time_s in session.execute(some):
+            found[identity].append(wall_time_s)
+    return dict(found)
+
+
+def _same_hardware(machine: Machine) -> Iterator[ColumnElement[bool]]:
+    """Conditions under which times carry over; software may differ."""
+    for name in ("cpu_model", "cpu_cores", "gpu_name", "gpu_count"):
+        column = getattr(models.Machine, name)
+        yield column.is_not_distinct_from(getattr(machine, name))
+
+
+def _parts(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
+    for start in range(0, len(values), MAX_PARAMETERS):
+        yield values[start : start + MAX_PARAMETERS]
+
+
+def _absent(
+    session: Session, what: str, wanted: int, column: InstrumentedAttribute[int]
+) -> str:
+    """Words for an id that is not there, with those that are."""
+    newest = session.scalars(select(column).order_by(column.desc()).limit(11)).all()
+    if not newest:
+        return f"there is no {what} {wanted}; none is stored yet"
+    ids = ", ".join(str(number) for number in newest[:10])
+    ids += ", and older ones" if len(newest) > 10 else ""
+    return f"there is no {what} {wanted}; there are {ids}"
