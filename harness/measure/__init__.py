@@ -1,0 +1,1 @@
+"""What is measured in a trial: time, memory, operations and the device's state."""

@@ -1,0 +1,242 @@
+"""The ViT: what it computes, what it starts from, and where TokenLearner stands."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, layer_norm
+
+from tlbench.models.tokenlearner import FusedBlock, TokenLearner, TokenLearnerV11
+from tlbench.models.vit import attention_kernel, build_vit
+from tlbench.suites.spec import Attention, ModelSpec, TokenLearnerSpec
+
+TINY = ModelSpec(
+    patch_size=4, image_size=18, embed_dim=12, depth=3, num_heads=2, mlp_dim=20
+)
+IMAGES = torch.randn(2, 3, 18, 18, generator=torch.Generator().manual_seed(1))
+
+
+def tiny(**token_learner: Any) -> ModelSpec:
+    learner = TokenLearnerSpec(**token_learner)
+    return TINY.model_copy(update={"token_learner": learner})
+
+
+def build(spec: ModelSpec, attention: Attention = "auto") -> Any:
+    """The model from a fixed seed, its classifier no longer zero."""
+    torch.manual_seed(0)
+    model: Any = build_vit(spec, 5, attention=attention)
+    nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(0))
+    return model.eval()
+
+
+def reference_vit(w: dict[str, Tensor], images: Tensor, spec: ModelSpec) -> Tensor:
+    """The forward pass as the publication writes it, from the same weights."""
+    D, H, N = spec.embed_dim, spec.num_heads, spec.num_patches
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        return layer_norm(x, (D,), w[f"{name}.weight"], w[f"{name}.bias"], 1e-6)
+
+    def dense(x: Tensor, name: str) -> Tensor:
+        return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    kernel, bias = w["patch_embed.proj.weight"], w["patch_embed.proj.bias"]
+    patches = conv2d(images, kernel, bias, stride=spec.patch_size)
+    x = patches.flatten(2).transpose(1, 2) + w["pos_embed"]
+    for block in (f"blocks.{index}" for index in range(spec.depth)):
+        qkv = dense(norm(x, f"{block}.norm1"), f"{block}.attn.qkv")
+        q, k, v = qkv.view(-1, N, 3, H, D // H).permute(2, 0, 3, 1, 4)
+        weights = (q @ k.transpose(-2, -1) / math.sqrt(D // H)).softmax(-1)
+        mixed = (weights @ v).transpose(1, 2).reshape(-1, N, D)
+        x = x + dense(mixed, f"{block}.attn.proj")
+        hidden = dense(norm(x, f"{block}.norm2"), f"{block}.mlp.fc1")
+        inner = math.sqrt(2 / math.pi) * (hidden + 0.044715 * hidden**3)
+        x = x + dense(hidden / 2 * (1 + inner.tanh()), f"{block}.mlp.fc2")
+    return dense(norm(x, "norm").mean(dim=1), "head")
+
+
+@pytest.mark.parametrize("attention", ["auto", "eager"])
+def test_plain_vit_is_the_published_formula(attention: Attention) -> None:
+    model = build(TINY, attention).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    expected = reference_vit(model.state_dict(), IMAGES.double(), TINY)
+    assert torch.allclose(model(IMAGES.double()), expected, rtol=0, atol=1e-10)
+
+
+def test_token_learner_stands_before_the_block_named() -> None:
+    model = build(tiny(num_tokens=3, place=1))
+    names = [name for name, _ in model.blocks.named_children()]
+    assert names == ["0", "token_learner", "1", "2"]
+    lengths = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda _, __, out: lengths.append(out.shape[1]))
+    assert model(IMAGES).shape == (2, 5)
+    assert lengths == [16, 3, 3, 3]
+
+
+def test_fused_blocks_keep_all_tokens_between_them() -> None:
+    model = build(tiny(num_tokens=3, place=1, fuse=True))
+    assert [type(block) is FusedBlock for block in model.blocks] == [False, True, True]
+    learners = {id(block.learn) for block in model.blocks[1:]}
+    assert len(learners) == 2
+    inner = []
+    model.blocks[2].block.register_forward_hook(
+        lambda _, __, out: inner.append(out.shape[1])
+    )
+    assert model.forward_features(IMAGES).shape == (2, 16, 12)
+    assert inner == [3]
+
+
+def test_fused_blocks_start_as_the_identity() -> None:
+    features = build(tiny(num_tokens=3, place=0, fuse=True)).forward_features(IMAGES)
+    model = build(TINY)
+    model.blocks = nn.Sequential()
+    assert torch.equal(features, model.forward_features(IMAGES))
+
+
+@pytest.mark.parametrize("fuse", [False, True])
+def test_token_learner_at_the_depth_itself_is_the_plain_vit(fuse: bool) -> None:
+    plain, learned = build(TINY), build(tiny(num_tokens=3, place=3, fuse=fuse))
+    assert plain.state_dict().keys() == learned.state_dict().keys()
+    assert torch.equal(plain(IMAGES), learned(IMAGES))
+
+
+def test_same_seed_gives_the_vit_the_same_weights_with_and_without() -> None:
+    plain = build(TINY).state_dict()
+    learned = build(tiny(num_tokens=3, place=1)).state_dict()
+    assert all(torch.equal(plain[name], learned[name]) for name in plain)
+
+
+@pytest.mark.parametrize(
+    ("version", "pooling", "kind"),
+    [
+        ("v1", "sum", TokenLearner),
+        ("v1", "mean", TokenLearner),
+        ("v1.1", "sum", TokenLearnerV11),
+    ],
+)
+def test_version_and_pooling_reach_the_module(
+    version: str, pooling: str, kind: type[nn.Module]
+) -> None:
+    spec = tiny(num_tokens=3, place=1, version=version, pooling=pooling)
+    learner = build(spec).blocks.token_learner
+    assert type(learner) is kind
+    if isinstance(learner, TokenLearner):
+        assert (learner.pooling, learner.grid_size) == (pooling, (4, 4))
+
+
+@pytest.mark.parametrize(
+    ("embed_dim", "mlp_dim"), [(1664, 8192), (1408, 6144), (1280, 5120), (7, 13)]
+)
+def test_mlp_is_as_wide_as_the_spec_says(embed_dim: int, mlp_dim: int) -> None:
+    sizes = {"embed_dim": embed_dim, "mlp_dim": mlp_dim, "num_heads": 1, "depth": 1}
+    with torch.device("meta"):
+        model: Any = build_vit(TINY.model_copy(update=sizes), 5)
+    assert model.blocks[0].mlp.fc1.out_features == mlp_dim
+
+
+# Initial weights.
+
+
+@pytest.fixture
+def _nan_in_fresh_memory() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)  # fills what torch.empty gives with NaN
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("_nan_in_fresh_memory")
+def test_every_weight_is_drawn() -> None:
+    assert torch.empty(3).isnan().all()
+    model = build_vit(tiny(num_tokens=3, place=1, fuse=True), 5)
+    assert not any(value.isnan().any() for value in model.state_dict().values())
+
+
+def test_initial_weights_are_those_of_flax() -> None:
+    torch.manual_seed(0)
+    sizes = {"embed_dim": 64, "mlp_dim": 200, "image_size": 64}
+    model: Any = build_vit(TINY.model_copy(update=sizes), 5)
+    block = model.blocks[0]
+    bounds = {  # Xavier: sqrt(6 / (inputs + outputs)), each of q, k, v for itself
+        block.attn.qkv: math.sqrt(6 / 128),
+        block.attn.proj: math.sqrt(6 / 128),
+        block.mlp.fc1: math.sqrt(6 / 264),
+        block.mlp.fc2: math.sqrt(6 / 264),
+    }
+    for layer, bound in bounds.items():
+        assert layer.weight.abs().max().item() == pytest.approx(bound, rel=0.01)
+        assert layer.weight.std().item() == pytest.approx(bound / math.sqrt(3), 0.05)
+    assert not block.attn.qkv.bias.any()
+    assert 0 < block.mlp.fc1.bias.abs().max() < 1e-5
+    patches = model.patch_embed.proj.weight
+    assert patches.std().item() == pytest.approx(math.sqrt(1 / 48), rel=0.05)
+    assert model.pos_embed.std().item() == pytest.approx(0.02, rel=0.05)
+    assert not model.head.weight.any()
+    assert not model.head.bias.any()
+
+
+# Attention kernels.
+
+
+def test_eager_and_fused_attention_agree() -> None:
+    fused, eager = build(TINY), build(TINY, "eager")
+    assert not any(block.attn.fused_attn for block in eager.blocks)
+    assert torch.allclose(fused(IMAGES), eager(IMAGES), atol=1e-5)
+
+
+def kernels_allowed() -> tuple[bool, bool]:
+    """Whether torch may take its math and its flash kernel."""
+    flags: Any = torch.backends.cuda
+    return flags.math_sdp_enabled(), flags.flash_sdp_enabled()
+
+
+@pytest.mark.parametrize(
+    ("attention", "allowed"),
+    [
+        ("auto", (True, True)),
+        ("eager", (True, True)),
+        ("math", (True, False)),
+        ("flash", (False, True)),
+        ("efficient", (False, False)),
+        ("cudnn", (False, False)),
+    ],
+)
+def test_attention_kernel_holds_torch_to_one_kernel_and_lets_go(
+    attention: Attention, allowed: tuple[bool, bool]
+) -> None:
+    with attention_kernel(attention):
+        assert kernels_allowed() == allowed
+    assert kernels_allowed() == (True, True)
+
+
+# Devices and precisions.
+
+
+def test_meta_build_allocates_nothing() -> None:
+    with torch.device("meta"):
+        model = build_vit(tiny(num_tokens=3, place=1, fuse=True), 5)
+        assert model(torch.empty(1, 3, 18, 18)).shape == (1, 5)
+    assert all(parameter.is_meta for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("fuse", [False, True])
+def test_bf16_runs(fuse: bool) -> None:
+    model = build(tiny(num_tokens=3, place=1, version="v1", fuse=fuse))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = model(IMAGES)
+    assert torch.allclose(mixed.float(), model(IMAGES), atol=0.2)
+    half = model.to(torch.bfloat16)(IMAGES.to(torch.bfloat16))
+    assert half.dtype == torch.bfloat16
+    assert half.isfinite().all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("learner", [{"version": "v1"}, {"fuse": True}])
+def test_compiled_model_computes_the_same(learner: dict[str, Any]) -> None:
+    model = build(tiny(num_tokens=3, place=1, **learner))
+    compiled: Any = torch.compile(model, fullgraph=True)
+    assert torch.allclose(compiled(IMAGES), model(IMAGES), atol=1e-5)
