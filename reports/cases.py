@@ -1,0 +1,221 @@
+"""The trials of each case, gathered, labelled and summarised."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, NamedTuple
+
+from tlbench.db.query import RunRecord, TrialRecord
+from tlbench.result import STATUSES
+from tlbench.statistics import Interval, interval_of_trials
+from tlbench.suites.spec import MODES, Case, Mode, Suite
+
+ACCURACY_METRICS = frozenset(
+    {"top1_percent", "top5_percent", "n_eval", "time_to_accuracy_s"}
+)
+"""Metrics that mean something only of trained weights."""
+
+DEVICE_MEMORY = "peak_memory_allocated_bytes"
+HOST_MEMORY = "peak_memory_host_rss_bytes"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One metric of one case, over its trials."""
+
+    value: float | None
+    """Median over the trials; None where no trial has it, and `reason` says why."""
+    interval: Interval | None
+    n: int
+    """Trials that have it."""
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class CaseTrials:
+    """The trials of one case on one machine in one run."""
+
+    run_id: int
+    machine_id: int | None
+    """None: no worker of it ever came up."""
+    case: Case
+    model: str
+    label: str
+    """The model, and those settings in which the cases of its mode differ."""
+    trials: tuple[TrialRecord, ...]
+
+    @property
+    def mode(self) -> Mode:
+        return self.case.mode
+
+    @property
+    def finished(self) -> tuple[TrialRecord, ...]:
+        return tuple(trial for trial in self.trials if trial.status == "ok")
+
+    @property
+    def statuses(self) -> dict[str, int]:
+        """How many trials ended with each status, in the order of `STATUSES`."""
+        counts = Counter(trial.status for trial in self.trials)
+        return {status: counts[status] for status in STATUSES if counts[status]}
+
+    @property
+    def memory_metric(self) -> str:
+        """Peak memory of the device where it was measured, of the host otherwise."""
+        return DEVICE_MEMORY if self.values(DEVICE_MEMORY) else HOST_MEMORY
+
+    def values(self, metric: str) -> dict[int, float]:
+        """The metric in each shuffled block, from finished trials that have it."""
+        if metric in ACCURACY_METRICS and self.mode != "fit":
+            return {}
+        measured = {trial.repeat: trial.metrics.get(metric) for trial in self.finished}
+        return {block: v for block, v in measured.items() if v is not None}
+
+    def summary(self, metric: str) -> Summary:
+        values = list(self.values(metric).values())
+        if not values:
+            return Summary(None, None, 0, self._why_missing(metric))
+        return Summary(median(values), interval_of_trials(values), len(values))
+
+    def _why_missing(self, metric: str) -> str:
+        if not self.finished:
+            return f"no trial ended well: {describe_statuses(self.statuses)}"
+        if metric in ACCURACY_METRICS and self.mode != "fit":
+            return f"mode {self.mode} runs random weights, which have no accuracy"
+        for trial in self.finished:
+            if metric in trial.reasons:
+                return trial.reasons[metric]
+        return f"not measured in mode {self.mode}"
+
+
+def describe_statuses(statuses: Mapping[str, int]) -> str:
+    """Counts in words, such as `2 ok, 1 oom`."""
+    return ", ".join(f"{count} {status}" for status, count in statuses.items())
+
+
+def gather(
+    runs: Sequence[RunRecord], records: Sequence[TrialRecord]
+) -> list[CaseTrials]:
+    """Group the trials by run, case and machine: by mode, then as the suites list them.
+
+    A trial that never reached a machine counts to the machine on which the case's
+    other trials ran, if that is only one.
+    """
+    places = {
+        (run.id, identity): place
+        for run in runs
+        for place, identity in enumerate(_identities(run))
+    }
+    ordered = sorted(
+        _by_machine(records).items(),
+        key=lambda item: (
+            item[0].run_id,
+            MODES.index(item[1][0].case.mode),
+            places[item[0].run_id, item[0].identity],
+            item[0].machine_id or 0,
+        ),
+    )
+    labels = _labels(ordered)
+    return [
+        CaseTrials(
+            run_id=key.run_id,
+            machine_id=key.machine_id,
+            case=trials[0].case,
+            model=trials[0].model,
+            label=label,
+            trials=trials,
+        )
+        for (key, trials), label in zip(ordered, labels, strict=True)
+    ]
+
+
+def settings(case: Case) -> dict[str, Any]:
+    """Everything of a case but its model, by dotted field name."""
+    return dict(_flatten(case.model_dump(mode="json", exclude={"model"})))
+
+
+def describe_setting(name: str, value: object) -> str:
+    """A setting as people say it, such as `batch 8` or `2 ranks`."""
+    match name, value:
+        case "mode" | "data" | "precision", _:
+            return str(value)
+        case "batch_size", _:
+            return f"batch {value}"
+        case "attention", _:
+            return f"{value} attention"
+        case "compile", _:
+            return "compiled" if value else "not compiled"
+        case "device", "auto":
+            return "any device"
+        case "device", _:
+            return f"on {value}"
+        case "parallelism.world_size", _:
+            return "1 rank" if value == 1 else f"{value} ranks"
+        case "parallelism.zero_stage", _:
+            return f"ZeRO {value}"
+        case _:
+            return f"{name.rpartition('.')[2].replace('_', ' ')} {value}"
+
+
+def _identities(run: RunRecord) -> list[str]:
+    suite = Suite.model_validate_json(json.dumps(run.suite_json))
+    return [case.identity for case in suite.cases]
+
+
+class _Key(NamedTuple):
+    """What tells one `CaseTrials` from another."""
+
+    run_id: int
+    machine_id: int | None
+    identity: str
+
+
+_Grouped = tuple[_Key, tuple[TrialRecord, ...]]
+
+
+def _by_machine(records: Sequence[TrialRecord]) -> dict[_Key, tuple[TrialRecord, ...]]:
+    of_case: dict[tuple[int, str], list[TrialRecord]] = defaultdict(list)
+    for record in records:
+        of_case[record.run_id, record.identity].append(record)
+    grouped: dict[_Key, list[TrialRecord]] = defaultdict(list)
+    for (run_id, identity), trials in of_case.items():
+        known = {t.machine_id for t in trials if t.machine_id is not None}
+        only = next(iter(known)) if len(known) == 1 else None
+        for trial in trials:
+            machine_id = only if trial.machine_id is None else trial.machine_id
+            grouped[_Key(run_id, machine_id, identity)].append(trial)
+    return {key: tuple(trials) for key, trials in grouped.items()}
+
+
+def _labels(grouped: Sequence[_Grouped]) -> list[str]:
+    """Name each group by its model and by what tells it from others of its mode."""
+    of_mode: dict[Mode, list[dict[str, Any]]] = defaultdict(list)
+    places = [_place(key) | settings(trials[0].case) for key, trials in grouped]
+    for place in places:
+        of_mode[place["mode"]].append(place)
+    varying = {mode: _varying(of_mode[mode]) for mode in of_mode}
+    return [
+        ", ".join(
+            [trials[0].model]
+            + [describe_setting(name, place[name]) for name in varying[place["mode"]]]
+        )
+        for (_, trials), place in zip(grouped, places, strict=True)
+    ]
+
+
+def _place(key: _Key) -> dict[str, Any]:
+    return {"run": key.run_id, "machine": key.machine_id}
+
+
+def _varying(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The fields, in order, that do not have the same value in every row."""
+    return [name for name in rows[0] if any(r[name] != rows[0][name] for r in rows)]
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

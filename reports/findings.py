@@ -1,0 +1,257 @@
+"""The answer in three sentences, made from the data and nothing else."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from tlbench.reports.cases import CaseTrials, describe_setting, describe_statuses
+from tlbench.reports.compare import ACCURACY, THROUGHPUT, TIMED_MODES, Comparison
+from tlbench.statistics import EQUIVALENCE_BAND, LEVEL, Difference, Interval, Ratio
+from tlbench.suites.spec import Case
+from tlbench.units import format_number
+
+MINUS = "\N{MINUS SIGN}"
+MODE_WORDS = {
+    "profile": "counting",
+    "infer": "inference",
+    "train": "training steps",
+    "fit": "training to accuracy",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence of the answer."""
+
+    topic: str
+    text: str
+
+
+def find(
+    cases: Sequence[CaseTrials], compared: Sequence[Comparison]
+) -> tuple[Finding, Finding, Finding]:
+    """What TokenLearner buys in speed, does to accuracy, and keeps of its promise.
+
+    The last two speak of the model of the first, where they can.
+    """
+    fastest = _fastest(compared)
+    return (
+        Finding("Speed", _speed(cases, compared, fastest)),
+        Finding("Accuracy", _accuracy(cases, compared, fastest)),
+        Finding("Compute and memory", _cost(compared, fastest)),
+    )
+
+
+def _fastest(compared: Sequence[Comparison]) -> Comparison | None:
+    """The largest speed-up; an own baseline and a settled one come first."""
+    return max(
+        (c for c in compared if c.speedup.value is not None),
+        key=lambda c: (
+            c.has_own_baseline,
+            c.speedup.verdict == "better",
+            c.speedup.value or 0,
+        ),
+        default=None,
+    )
+
+
+def _speed(
+    cases: Sequence[CaseTrials],
+    compared: Sequence[Comparison],
+    fastest: Comparison | None,
+) -> str:
+    if fastest is None or fastest.speedup.value is None:
+        reason = _why_not(cases, compared, TIMED_MODES, THROUGHPUT)
+        return f"Speed could not be compared: {reason}."
+    ratio = fastest.speedup
+    value = format_number(ratio.value, 3)
+    speedups = [c.speedup.value for c in compared if c.speedup.value is not None]
+    rank = "the largest" if ratio.value == max(speedups) else "one"
+    others = f"; it is {rank} of {len(speedups)} speed-ups" if speedups[1:] else ""
+    return (
+        f"In {_circumstances(fastest.other.case)}{_run(cases, fastest)},"
+        f" {fastest.other.model} runs at"
+        f" {value} times the speed of {_base_name(fastest)}"
+        f" ({describe_evidence(ratio)}): {_verdict(ratio)}{others}."
+    )
+
+
+def _accuracy(
+    cases: Sequence[CaseTrials],
+    compared: Sequence[Comparison],
+    fastest: Comparison | None,
+) -> str:
+    trained = [c for c in compared if c.difference(ACCURACY).value is not None]
+    if not trained:
+        reason = _why_not(cases, compared, {"fit"}, ACCURACY)
+        return f"Accuracy could not be compared: {reason}."
+    chosen = max(trained, key=lambda c: (_is_of(fastest, c), c.has_own_baseline))
+    other, base = (
+        format_number(side.summary(ACCURACY).value)
+        for side in (chosen.other, chosen.base)
+    )
+    return (
+        f"Trained on {chosen.other.case.data}{_run(cases, chosen)},"
+        f" {chosen.other.model} reaches a median top-1 of {other} % and"
+        f" {_base_name(chosen)} {base} %: {_points(chosen.difference(ACCURACY))}."
+    )
+
+
+def _is_of(fastest: Comparison | None, trained: Comparison) -> bool:
+    """Whether this is the model of the first sentence, in the same run."""
+    return (
+        fastest is not None
+        and fastest.other.run_id == trained.other.run_id
+        and fastest.other.case.model == trained.other.case.model
+    )
+
+
+def _points(difference: Difference) -> str:
+    value, interval = difference.value or 0, difference.interval
+    amount = f"{format_number(abs(value), 2)} points"
+    evidence = describe_evidence(difference)
+    if interval is None:
+        return f"{amount} apart, not settled ({evidence})"
+    if interval[0] <= 0 <= interval[1]:
+        return f"no visible difference ({signed(value)} points; {evidence})"
+    direction = "a gain" if value > 0 else "a loss"
+    return f"{direction} of {amount} ({evidence})"
+
+
+def _cost(compared: Sequence[Comparison], fastest: Comparison | None) -> str:
+    chosen = fastest or next((c for c in compared if c.predicted_speedup), None)
+    if chosen is None:
+        return "Compute and memory could not be compared in this run."
+    parts = [part for part in (_realised(chosen), _memory(chosen)) if part]
+    if not parts:
+        return f"For {chosen.other.model}, neither compute nor memory was measured."
+    return f"For {chosen.other.model}, {', and '.join(parts)}."
+
+
+def _realised(chosen: Comparison) -> str | None:
+    predicted, fraction = chosen.predicted_speedup, chosen.realised_speedup_fraction
+    if predicted is None:
+        return None
+    counted = "training FLOPs" if chosen.other.mode == "train" else "multiply-adds"
+    sentence = (
+        f"the count of {counted} predicts {format_number(predicted, 3)} times the speed"
+    )
+    if fraction is None:
+        return sentence
+    share = f"{format_number(100 * fraction, 3)} %"
+    interval = _percent_interval(chosen.realised_interval)
+    return f"{sentence}, of which {share} is realised{interval}"
+
+
+def _percent_interval(interval: Interval | None) -> str:
+    if interval is None:
+        return ""
+    low, high = (format_number(100 * end, 3) for end in interval)
+    return f" ({_level()} interval {low} to {high} %)"
+
+
+def _memory(chosen: Comparison) -> str | None:
+    ratio = chosen.ratio(chosen.memory_metric)
+    if ratio.value is None:
+        return None
+    whose = "host" if "host" in chosen.memory_metric else "device"
+    return (
+        f"its peak {whose} memory is {format_number(ratio.value, 3)} times that of"
+        f" {chosen.base.model} ({describe_evidence(ratio)})"
+    )
+
+
+def _why_not(
+    cases: Sequence[CaseTrials],
+    compared: Sequence[Comparison],
+    modes: Collection[str],
+    metric: str,
+) -> str:
+    """The first thing that is missing on the way to a comparison."""
+    if not cases:
+        return "no trial is stored"
+    relevant = [case for case in cases if case.mode in modes]
+    if not relevant:
+        return f"no case of mode {' or '.join(sorted(modes))} was run"
+    if all(case.case.model.token_learner is None for case in relevant):
+        return "no model with TokenLearner was measured"
+    pairs = [c for c in compared if c.other.mode in modes]
+    if not pairs:
+        return "no other model was measured at the same settings"
+    counts: Counter[str] = Counter()
+    for case in relevant:
+        counts.update(case.statuses)
+    if set(counts) != {"ok"}:
+        return f"too few trials ended well ({describe_statuses(counts)})"
+    reasons = [c.summary(metric).reason for p in pairs for c in (p.base, p.other)]
+    return next((reason for reason in reasons if reason), "no trials match")
+
+
+def _circumstances(case: Case) -> str:
+    """Mode, batch, precision, and what else is not as usual."""
+    words = f"{MODE_WORDS[case.mode]} at batch {case.batch_size} in {case.precision}"
+    unusual = {
+        "parallelism.world_size": (case.parallelism.world_size, 1),
+        "compile": (case.compile, False),
+        "attention": (case.attention, "auto"),
+    }
+    return ", ".join(
+        [words]
+        + [
+            describe_setting(name, value)
+            for name, (value, usual) in unusual.items()
+            if value != usual
+        ]
+    )
+
+
+def _run(cases: Sequence[CaseTrials], chosen: Comparison) -> str:
+    """Which run is spoken of, where the report is on several."""
+    is_one = len({case.run_id for case in cases}) == 1
+    return "" if is_one else f" in run {chosen.other.run_id}"
+
+
+def _base_name(comparison: Comparison) -> str:
+    if comparison.has_own_baseline:
+        return comparison.base.model
+    return (
+        f"{comparison.base.model} (the first model of the run: the same model without"
+        " TokenLearner was not measured)"
+    )
+
+
+def _verdict(ratio: Ratio) -> str:
+    match ratio.verdict:
+        case "better":
+            return "faster"
+        case "worse":
+            return "slower"
+        case "equivalent":
+            return f"no difference beyond {100 * EQUIVALENCE_BAND:.0f} %"
+        case "inconclusive":
+            return "not settled"
+
+
+def describe_evidence(result: Ratio | Difference) -> str:
+    """The interval and how many trials it rests on."""
+    if result.interval is None:
+        return result.reason or "no interval"
+    digits = 3 if isinstance(result, Ratio) else 2
+    ends = " to ".join(
+        format_number(end, digits).replace("-", MINUS) for end in result.interval
+    )
+    trials = (
+        f"{result.n} paired trials"
+        if result.method == "paired t"
+        else f"at least {result.n} trials a side"
+    )
+    return f"{_level()} interval {ends}, {trials}"
+
+
+def signed(value: float) -> str:
+    sign = "+" if value > 0 else MINUS if value < 0 else ""
+    return sign + format_number(abs(value), 2)
+
+
+def _level() -> str:
+    return f"{100 * LEVEL:.0f} %"

@@ -1,0 +1,182 @@
+"""The report: everything stored about some runs as one HTML file without a network."""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+from sqlalchemy.orm import Session
+
+from tlbench.db import query
+from tlbench.db.query import MachineRecord, RunRecord, TrialRecord
+from tlbench.errors import ReportError
+from tlbench.reports.cases import CaseTrials, gather
+from tlbench.reports.charts import (
+    Chart,
+    Curves,
+    NoChart,
+    Palette,
+    accuracy_chart,
+    memory_chart,
+    speedup_chart,
+    throughput_chart,
+    training_chart,
+)
+from tlbench.reports.compare import Comparison, comparisons
+from tlbench.reports.findings import find
+from tlbench.reports.frames import case_frame, trial_frame
+from tlbench.reports.tables import case_table, comparison_table
+from tlbench.statistics import EQUIVALENCE_BAND, LEVEL
+from tlbench.units import UNKNOWN, format_bytes, format_duration
+
+CURVES = ("loss", "eval_top1_percent")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a report is made from."""
+
+    runs: Sequence[RunRecord]
+    machines: Sequence[MachineRecord]
+    trials: Sequence[TrialRecord]
+    curves: Curves
+
+
+@dataclass(frozen=True)
+class Section:
+    """One question of the report and its picture."""
+
+    name: str
+    title: str
+    chart: Chart | NoChart
+
+
+def write_report(session: Session, run_ids: Sequence[int], destination: Path) -> None:
+    """Write the page beside its destination first, so that no half of it is seen."""
+    target = destination.resolve()
+    if target.exists() and not target.is_file():
+        raise ReportError(f"{destination}: the report needs a file, and this is none")
+    page = build_page(session, run_ids)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        unfinished.write_text(page, encoding="utf-8")
+        unfinished.replace(target)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise ReportError(
+            f"{destination}: the report cannot be written there: {error.strerror}"
+        ) from error
+
+
+def build_page(session: Session, run_ids: Sequence[int]) -> str:
+    """The report on the runs, as HTML."""
+    return render(read_evidence(session, run_ids))
+
+
+def read_evidence(session: Session, run_ids: Sequence[int]) -> Evidence:
+    trials = query.trials(session, run_ids)
+    trained = [trial.id for trial in trials if trial.case.mode == "fit"]
+    return Evidence(
+        runs=[query.run(session, run_id) for run_id in run_ids],
+        machines=query.machines(session, run_ids),
+        trials=trials,
+        curves=query.series(session, trained, CURVES),
+    )
+
+
+def render(evidence: Evidence) -> str:
+    """The page; the template escapes everything that came from users or errors."""
+    cases = gather(evidence.runs, evidence.trials)
+    compared = comparisons(cases)
+    environment = _environment()
+    return environment.get_template("page.html").render(
+        runs=evidence.runs,
+        machines=evidence.machines,
+        hosts={record.id: record.machine.hostname for record in evidence.machines},
+        trials=evidence.trials,
+        failures=[trial for trial in evidence.trials if trial.status != "ok"],
+        cases=cases,
+        findings=find(cases, compared),
+        sections=_sections(cases, compared, evidence.curves),
+        comparisons=comparison_table(compared),
+        table=case_table(cases, compared),
+        level_percent=round(100 * LEVEL),
+        band_percent=round(100 * EQUIVALENCE_BAND),
+        raw_data=_script_json(_raw_data(evidence, cases)),
+        style=_static(environment, "style.css"),
+        script=_static(environment, "script.js"),
+    )
+
+
+def _sections(
+    cases: Sequence[CaseTrials], compared: Sequence[Comparison], curves: Curves
+) -> list[Section]:
+    palette = Palette(cases)
+    return [
+        Section("accuracy", "Accuracy against compute", accuracy_chart(cases, palette)),
+        Section("throughput", "Throughput", throughput_chart(cases, palette)),
+        Section(
+            "speed-up",
+            "Speed-up: predicted and realised",
+            speedup_chart(compared, palette),
+        ),
+        Section("memory", "Peak memory", memory_chart(cases, palette)),
+        Section("training", "Training curves", training_chart(cases, curves, palette)),
+    ]
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tlbench.reports", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["moment"] = _moment
+    environment.filters["bytes"] = format_bytes
+    environment.filters["duration"] = format_duration
+    environment.globals["unknown"] = UNKNOWN
+    return environment
+
+
+def _moment(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _static(environment: jinja2.Environment, name: str) -> Markup:
+    """A style or script of ours, which goes into the page as it is."""
+    assert environment.loader is not None
+    return Markup(environment.loader.get_source(environment, name)[0])
+
+
+def _raw_data(evidence: Evidence, cases: Sequence[CaseTrials]) -> dict[str, Any]:
+    """What the page offers for download; tables as columns and rows, to stay small."""
+    return {
+        "runs": [asdict(run) for run in evidence.runs],
+        "machines": [asdict(record) for record in evidence.machines],
+        "trials": _columns_and_rows(trial_frame(cases)),
+        "cases": _columns_and_rows(case_frame(cases)),
+    }
+
+
+def _columns_and_rows(frame: pd.DataFrame) -> dict[str, list[Any]]:
+    """Whole numbers without a decimal point, and null where there is no value."""
+    typed = frame.replace([math.inf, -math.inf], math.nan).convert_dtypes()
+    plain = typed.astype(object).where(typed.notna(), None)
+    return {"columns": list(plain.columns), "rows": plain.to_numpy().tolist()}
+
+
+def _script_json(data: Mapping[str, Any]) -> Markup:
+    """JSON that cannot end the script element it stands in."""
+    text = json.dumps(data, allow_nan=False, default=str, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)

@@ -1,0 +1,60 @@
+"""Metrics as people read them: title, unit, and as many digits as mean something."""
+
+from dataclasses import dataclass
+
+from tlbench.statistics import Interval
+from tlbench.units import format_number
+
+DIGITS = 4
+"""Significant digits of a measured value."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """How one metric is shown."""
+
+    title: str
+    unit: str
+    scale: float = 1.0
+    """Stored value times this is the shown value."""
+
+    @property
+    def heading(self) -> str:
+        return f"{self.title} [{self.unit}]" if self.unit else self.title
+
+    def text(self, value: float) -> str:
+        return format_number(value * self.scale, DIGITS)
+
+    def interval_text(self, interval: Interval | None) -> str:
+        """Both ends; empty where there is no interval, or a count without spread."""
+        if interval is None or interval[0] == interval[1]:
+            return ""
+        return " to ".join(format_number(end * self.scale) for end in interval)
+
+
+QUANTITIES = {
+    "params": Quantity("parameters", "M", 1e-6),
+    "macs": Quantity("compute", "GMACs", 1e-9),
+    "flops": Quantity("compute", "GFLOPs", 1e-9),
+    "tokens_final": Quantity("tokens at the end", ""),
+    "throughput_samples_per_s": Quantity("throughput", "images/s"),
+    "throughput_per_device_samples_per_s": Quantity("per device", "images/s"),
+    "step_time_p50_s": Quantity("step, median", "ms", 1e3),
+    "latency_p50_s": Quantity("latency p50", "ms", 1e3),
+    "latency_p90_s": Quantity("latency p90", "ms", 1e3),
+    "latency_p99_s": Quantity("latency p99", "ms", 1e3),
+    "peak_memory_allocated_bytes": Quantity("peak memory, allocated", "GiB", 2**-30),
+    "peak_memory_reserved_bytes": Quantity("peak memory, reserved", "GiB", 2**-30),
+    "peak_memory_device_used_bytes": Quantity("peak memory, device", "GiB", 2**-30),
+    "peak_memory_host_rss_bytes": Quantity("peak memory, host", "GiB", 2**-30),
+    "top1_percent": Quantity("top-1", "%"),
+    "top5_percent": Quantity("top-5", "%"),
+    "loss": Quantity("last loss", ""),
+    "train_time_s": Quantity("training", "s"),
+    "time_to_accuracy_s": Quantity("time to accuracy", "s"),
+    "start_time_s": Quantity("start", "s"),
+    "build_time_s": Quantity("build", "s"),
+    "compile_time_s": Quantity("compilation", "s"),
+    "first_step_time_s": Quantity("first step", "s"),
+}
+"""What the report shows, in the order of its table's columns."""

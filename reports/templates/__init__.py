@@ -1,0 +1,1 @@
+"""The report page: its HTML, style and script, as files that a browser could read."""

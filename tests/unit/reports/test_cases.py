@@ -1,0 +1,98 @@
+import statistics
+
+import pytest
+from report_run import RunBuilder, model, timed, trained
+
+from tlbench.reports.cases import describe_setting, gather
+from tlbench.suites.spec import Case, Parallelism
+
+
+def test_a_case_is_summarised_by_the_median_of_its_trials(smoke: RunBuilder) -> None:
+    (base,) = (
+        case
+        for case in gather([smoke.record], smoke.trials)
+        if case.mode == "infer" and case.model == "ViT-tiny"
+    )
+    summary = base.summary("throughput_samples_per_s")
+    assert (summary.value, summary.n) == (105.0, 3)
+    assert summary.interval is not None
+    low, high = summary.interval
+    assert low * high == pytest.approx(
+        statistics.geometric_mean([100, 110, 105]) ** 2
+    )  # about the geometric mean
+
+
+def test_cases_come_by_mode_and_as_the_suite_lists_them(smoke: RunBuilder) -> None:
+    shuffled = smoke.trials[::-1]
+    assert [(c.mode, c.model) for c in gather([smoke.record], shuffled)] == [
+        (mode, name)
+        for mode in ("infer", "train", "fit")
+        for name in ("ViT-tiny", "ViT-tiny+TL8@1", "ViT-tiny+TL8@2")
+    ]
+
+
+def test_failed_trials_count_in_the_status_and_in_no_number(run: RunBuilder) -> None:
+    case = Case(model=model(), mode="infer")
+    run.add(case, timed([100.0], 1e9))
+    run.add(case, timed([1.0], 1e9), status="timeout", reason="too slow")
+    run.fail(case, "oom")
+    (gathered,) = gather([run.record], run.trials)
+    assert gathered.statuses == {"ok": 1, "oom": 1, "timeout": 1}
+    assert gathered.summary("throughput_samples_per_s").value == 100.0
+
+
+def test_a_trial_without_a_machine_counts_to_the_only_machine(run: RunBuilder) -> None:
+    case = Case(model=model(), mode="infer")
+    run.add(case, timed([100.0], 1e9))
+    run.add(case, [{}], status="error", reason="no worker came up", machine_id=None)
+    (gathered,) = gather([run.record], run.trials)
+    assert (gathered.machine_id, len(gathered.trials)) == (1, 2)
+
+
+def test_the_same_case_on_two_machines_is_told_apart(run: RunBuilder) -> None:
+    case = Case(model=model(), mode="infer")
+    run.add(case, timed([100.0], 1e9))
+    run.add(case, timed([50.0], 1e9), machine_id=2)
+    labels = [case.label for case in gather([run.record], run.trials)]
+    assert labels == ["ViT-tiny, machine 1", "ViT-tiny, machine 2"]
+
+
+def test_a_label_names_the_settings_that_differ_in_its_mode(run: RunBuilder) -> None:
+    for batch_size in (1, 8):
+        case = Case(model=model(), mode="infer", batch_size=batch_size)
+        run.add(case, timed([100.0], 1e9))
+    run.add(Case(model=model(), mode="train", batch_size=2), timed([10.0], 1e9))
+    labels = [case.label for case in gather([run.record], run.trials)]
+    assert labels == ["ViT-tiny, batch 1", "ViT-tiny, batch 8", "ViT-tiny"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "reason"),
+    [
+        ("peak_memory_allocated_bytes", "not on a CPU"),
+        ("loss", "not measured in mode infer"),
+    ],
+)
+def test_a_missing_metric_has_its_reason(
+    run: RunBuilder, metric: str, reason: str
+) -> None:
+    run.add(Case(model=model(), mode="infer"), timed([100.0], 1e9))
+    (gathered,) = gather([run.record], run.trials)
+    assert gathered.summary(metric).reason == reason
+
+
+def test_random_weights_have_no_accuracy(run: RunBuilder) -> None:
+    run.add(Case(model=model(), mode="infer"), trained([12.0], 1e9))
+    (gathered,) = gather([run.record], run.trials)
+    summary = gathered.summary("top1_percent")
+    assert summary.value is None
+    assert summary.reason is not None
+    assert "random weights" in summary.reason
+
+
+def test_settings_are_said_as_people_say_them() -> None:
+    ranks = Parallelism(world_size=2, zero_stage=3)
+    assert describe_setting("batch_size", 8) == "batch 8"
+    assert describe_setting("parallelism.world_size", ranks.world_size) == "2 ranks"
+    assert describe_setting("parallelism.zero_stage", ranks.zero_stage) == "ZeRO 3"
+    assert describe_setting("optimizer.learning_rate", 0.1) == "learning rate 0.1"

@@ -1,0 +1,159 @@
+import re
+import xml.etree.ElementTree as ElementTree
+
+import matplotlib as mpl
+import pytest
+from report_run import RunBuilder, model, smoke_run, timed
+
+from tlbench.reports.cases import gather
+from tlbench.reports.charts import (
+    MAX_POINTS,
+    MAX_ROWS,
+    Chart,
+    NoChart,
+    Palette,
+    accuracy_chart,
+    memory_chart,
+    pareto_front,
+    speedup_chart,
+    thinned,
+    throughput_chart,
+    training_chart,
+)
+from tlbench.reports.compare import comparisons
+from tlbench.suites.spec import Case
+
+Charts = dict[str, Chart | NoChart]
+
+
+def charts(run: RunBuilder) -> Charts:
+    cases = gather([run.record], run.trials)
+    palette = Palette(cases)
+    return {
+        "accuracy": accuracy_chart(cases, palette),
+        "throughput": throughput_chart(cases, palette),
+        "speed-up": speedup_chart(comparisons(cases), palette),
+        "memory": memory_chart(cases, palette),
+        "training": training_chart(cases, run.curves, palette),
+    }
+
+
+@pytest.fixture(scope="module")
+def smoke_charts() -> Charts:
+    return charts(smoke_run())
+
+
+def texts(chart: Chart | NoChart) -> list[str]:
+    """Every piece of text that a chart shows, read back from its SVG."""
+    assert isinstance(chart, Chart)
+    return [
+        element.text or "" for element in ElementTree.fromstring(chart.svg).iter("text")
+    ]
+
+
+def test_bars_carry_median_interval_and_n(smoke_charts: Charts) -> None:
+    # 105 between the ends of exp(mean +- 4.303 * error) of the logs of 100, 110, 105.
+    assert "105.0 (93.2 to 118), n=3" in texts(smoke_charts["throughput"])
+
+
+def test_memory_is_shown_in_gibibytes(smoke_charts: Charts) -> None:
+    shown = texts(smoke_charts["memory"])
+    assert "0.7451, n=3" in shown  # 8e8 bytes
+    assert "inference: peak memory, host [GiB]" in shown
+
+
+def test_speedup_names_realised_and_predicted(smoke_charts: Charts) -> None:
+    assert "1.90 of 2.00 = 95.0 %" in texts(smoke_charts["speed-up"])
+
+
+def test_every_model_is_in_the_legend_of_accuracy(smoke_charts: Charts) -> None:
+    shown = texts(smoke_charts["accuracy"])
+    assert {"ViT-tiny", "ViT-tiny+TL8@1", "ViT-tiny+TL8@2"} <= set(shown)
+
+
+def test_charts_are_the_same_every_time(
+    smoke: RunBuilder, smoke_charts: Charts
+) -> None:
+    assert charts(smoke) == smoke_charts
+
+
+def test_charts_are_images_with_a_title_in_colours_of_the_page(
+    smoke_charts: Charts,
+) -> None:
+    for chart in smoke_charts.values():
+        assert isinstance(chart, Chart)
+        root = ElementTree.fromstring(chart.svg)
+        assert root.get("role") == "img"
+        title = root.find("title")
+        assert title is not None
+        assert root.get("aria-labelledby") == title.get("id")
+        assert not re.search(r"#[0-9a-f]{6}\b", chart.svg)
+        assert "var(--series-" in chart.svg
+
+
+def test_ids_of_different_charts_do_not_meet(smoke_charts: Charts) -> None:
+    ids = [
+        found
+        for chart in smoke_charts.values()
+        if isinstance(chart, Chart)
+        for found in re.findall(r'\bid="([^"]*)"', chart.svg)
+    ]
+    assert len(ids) == len(set(ids))
+
+
+def test_references_inside_a_chart_lead_somewhere(smoke_charts: Charts) -> None:
+    for chart in smoke_charts.values():
+        assert isinstance(chart, Chart)
+        ids = set(re.findall(r'\bid="([^"]*)"', chart.svg))
+        assert set(re.findall(r'(?:url\(|href=")#([^")]*)', chart.svg)) <= ids
+
+
+def test_names_are_text_and_never_markup_or_formula(run: RunBuilder) -> None:
+    name = "<script>alert(1)</script> $x^$"
+    run.add(Case(model=model(name=name), mode="infer"), timed([1.0, 2.0], 1e9))
+    chart = charts(run)["throughput"]
+    assert name in texts(chart)
+    assert isinstance(chart, Chart)
+    assert "<script" not in chart.svg
+
+
+def test_a_chart_without_data_says_why(run: RunBuilder) -> None:
+    run.fail(Case(model=model(), mode="infer"))
+    for chart in charts(run).values():
+        assert isinstance(chart, NoChart)
+        assert chart.reason
+
+
+def test_one_trial_is_drawn_without_an_interval(run: RunBuilder) -> None:
+    run.add(Case(model=model(), mode="infer"), timed([100.0], 1e9))
+    assert "100.0, n=1" in texts(charts(run)["throughput"])
+
+
+def test_a_long_run_is_cut_and_says_so(run: RunBuilder) -> None:
+    for batch_size in range(1, MAX_ROWS + 4):
+        case = Case(model=model(), mode="infer", batch_size=batch_size)
+        run.add(case, timed([100.0], 1e9))
+    run.add(Case(model=model(), mode="train"), timed([9.0], 1e9))
+    chart = charts(run)["throughput"]
+    assert isinstance(chart, Chart)
+    assert "9.000, n=1" in texts(chart)  # the other panel is there
+    assert "3 more rows are in the table" in chart.note
+
+
+def test_long_curves_are_averaged_over_neighbours() -> None:
+    frame = thinned([float(step) for step in range(10 * MAX_POINTS)])
+    assert len(frame) == MAX_POINTS
+    assert frame["y"].iloc[0] == pytest.approx(4.5)  # mean of 0 to 9
+    assert frame["x"].iloc[0] == pytest.approx(5.5)  # steps count from 1
+
+
+def test_pareto_front_leaves_out_what_another_beats() -> None:
+    points = [(1.0, 90.0), (2.0, 95.0), (2.0, 94.0), (3.0, 93.0), (4.0, 96.0)]
+    assert pareto_front(points) == [(1.0, 90.0), (2.0, 95.0), (4.0, 96.0)]
+
+
+def test_drawing_leaves_the_settings_of_matplotlib_alone(run: RunBuilder) -> None:
+    run.add(Case(model=model(), mode="infer"), timed([100.0], 1e9))
+    before = dict(mpl.rcParams)
+    charts(run)
+    assert dict(mpl.rcParams) == before

@@ -1,0 +1,97 @@
+import pytest
+from report_run import RunBuilder, model, timed
+
+from tlbench.errors import ReportError
+from tlbench.reports.cases import gather
+from tlbench.reports.compare import Comparison, comparisons
+from tlbench.suites.spec import Case
+
+
+def compared(*runs: RunBuilder) -> list[Comparison]:
+    records = [run.record for run in runs]
+    return comparisons(gather(records, [trial for run in runs for trial in run.trials]))
+
+
+def test_token_learner_is_compared_with_the_same_model_without_it(
+    smoke: RunBuilder,
+) -> None:
+    pairs = compared(smoke)
+    assert len(pairs) == 6  # two models in three modes
+    assert all(pair.base.model == "ViT-tiny" for pair in pairs)
+    assert all(pair.has_own_baseline for pair in pairs)
+    assert all(pair.base.mode == pair.other.mode for pair in pairs)
+
+
+def test_speedup_is_measured_over_predicted(smoke: RunBuilder) -> None:
+    pair = compared(smoke)[0]
+    assert pair.speedup.value == pytest.approx(1.9)
+    assert pair.speedup.verdict == "better"
+    assert pair.predicted_speedup == pytest.approx(4e8 / 2e8)
+    assert pair.realised_speedup_fraction == pytest.approx(1.9 / 2)
+    assert pair.realised_interval == pytest.approx((0.95, 0.95))
+
+
+def test_training_is_predicted_by_training_flops(run: RunBuilder) -> None:
+    for place, train_flops in ((None, 9e9), (1, 3e9)):
+        case = Case(model=model(place), mode="train")
+        run.add(case, [{"macs": 1e9, "train_flops": train_flops}])
+    (pair,) = compared(run)
+    assert pair.predicted_speedup == 3.0
+
+
+def test_a_model_without_its_own_baseline_is_compared_with_the_first(
+    run: RunBuilder,
+) -> None:
+    for spec in (model(name="first"), model(1, name="wide", embed_dim=128)):
+        run.add(Case(model=spec, mode="infer"), timed([100.0, 101.0], 1e9))
+    (pair,) = compared(run)
+    assert pair.base.model == "first"
+    assert not pair.has_own_baseline
+
+
+def test_the_name_of_a_model_does_not_hide_its_baseline(run: RunBuilder) -> None:
+    for spec in (model(name="plain"), model(1, name="fancy")):
+        run.add(Case(model=spec, mode="infer"), timed([100.0, 101.0], 1e9))
+    (pair,) = compared(run)
+    assert pair.has_own_baseline
+
+
+def test_runs_are_not_compared_with_each_other(run: RunBuilder) -> None:
+    run.add(Case(model=model(), mode="infer"), timed([100.0], 1e9))
+    other = RunBuilder(run_id=2)
+    other.add(Case(model=model(1), mode="infer"), timed([100.0], 1e9))
+    assert compared(run, other) == []
+
+
+def test_models_without_token_learner_are_not_compared(run: RunBuilder) -> None:
+    for name, width in (("narrow", 64), ("wide", 128)):
+        spec = model(name=name, embed_dim=width)
+        run.add(Case(model=spec, mode="infer"), timed([100.0], 1e9))
+    assert compared(run) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"batch_size": 16}, r"batch_size \(8, 16\)"),
+        ({"precision": "bf16"}, r"precision \(fp32, bf16\)"),
+        ({"compile": True, "attention": "math"}, r"attention .*, compile"),
+    ],
+)
+def test_comparison_refuses_what_else_differs_and_names_it(
+    run: RunBuilder, changes: dict[str, object], named: str
+) -> None:
+    run.add(Case(model=model(), mode="infer"), timed([100.0], 1e9))
+    changed = Case.model_validate({"model": model(1), "mode": "infer", **changes})
+    run.add(changed, timed([100.0], 1e9))
+    base, other = gather([run.record], run.trials)
+    with pytest.raises(ReportError, match=named):
+        Comparison(base, other)
+
+
+def test_comparison_refuses_another_machine(run: RunBuilder) -> None:
+    run.add(Case(model=model(), mode="infer"), timed([100.0], 1e9))
+    run.add(Case(model=model(1), mode="infer"), timed([100.0], 1e9), machine_id=2)
+    base, other = gather([run.record], run.trials)
+    with pytest.raises(ReportError, match=r"machine \(1, 2\)"):
+        Comparison(base, other)
