@@ -3,7 +3,9 @@
 TlbenchError
 ├── SuiteError     what was asked for cannot be read or makes no sense
 ├── ClusterError   Ray cannot be started, joined, or can never hold the trial
-├── TrialError     a trial cannot do what its case asks for on this machine
+├── TrialError     a trial cannot be brought to its end
+│   ├── Unsupported    this machine cannot do what the case asks for
+│   └── NonFiniteLoss  training left the finite numbers
 ├── StoreError     the result database cannot be opened, read or written
 └── ReportError    a report cannot be made from what is stored
 """
@@ -22,7 +24,23 @@ class ClusterError(TlbenchError):
 
 
 class TrialError(TlbenchError):
-    """A trial cannot do what its case asks for on the machine it was placed on."""
+    """A trial cannot be brought to its end."""
+
+
+class Unsupported(TrialError):
+    """The machine that a trial was placed on cannot do what its case asks for."""
+
+
+class NonFiniteLoss(TrialError):
+    """Training left the finite numbers."""
+
+    def __init__(self, loss: float, step: int | None = None) -> None:
+        super().__init__(loss, step)  # both survive pickling
+        self.loss, self.step = loss, step
+
+    def __str__(self) -> str:
+        where = "" if self.step is None else f" at optimiser step {self.step}"
+        return f"the loss is {self.loss}{where}"
 
 
 class StoreError(TlbenchError):

@@ -1,12 +1,16 @@
 """What a trial brings back: plain frozen records that cross processes."""
 
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import median
+from typing import Literal, TypeVar, get_args
 
 from tlbench.machine import Machine
 
 Status = Literal["ok", "oom", "timeout", "error", "nan", "skipped"]
 STATUSES: tuple[Status, ...] = get_args(Status)
+
+T = TypeVar("T", "Metric", "Series")
 
 WHOLE_JOB = -1
 """The rank of a value that belongs to all ranks together."""
@@ -64,3 +68,69 @@ class TrialResult:
     def __post_init__(self) -> None:
         if self.status != "ok" and not self.reason:
             raise ValueError(f"status {self.status} needs a reason")
+
+
+def combine_ranks(results: Sequence[TrialResult], batch_size: int) -> TrialResult:
+    """Make one result of those of all ranks, in the order of the ranks.
+
+    The job's value of every metric and of every step is the largest of any rank: its
+    steps take as long as the slowest, and its memory must hold the fullest. With more
+    than one rank each keeps its own values beside the job's.
+
+    Args:
+        results: One of each rank.
+        batch_size: Samples in one step of the whole job.
+    """
+    for result in results:
+        if result.status != "ok":
+            return result
+    series = _job_series(results)
+    metrics = [*_job_metrics(results), *_throughput(series, batch_size, len(results))]
+    if len(results) > 1:
+        series += [replace(s, rank=r) for r, x in enumerate(results) for s in x.series]
+        metrics += [
+            replace(m, rank=r) for r, x in enumerate(results) for m in x.metrics
+        ]
+    return replace(results[0], metrics=tuple(metrics), series=tuple(series))
+
+
+def _job_series(results: Sequence[TrialResult]) -> list[Series]:
+    return [
+        Series(name, tuple(map(max, zip(*(s.values for s in group), strict=True))))
+        for name, group in _by_name(s for result in results for s in result.series)
+    ]
+
+
+def _job_metrics(results: Sequence[TrialResult]) -> list[Metric]:
+    metrics = []
+    for _, group in _by_name(m for result in results for m in result.metrics):
+        unknown = [metric for metric in group if metric.value is None]
+        metrics.append(unknown[0] if unknown else max(group, key=_value))
+    return metrics
+
+
+def _value(metric: Metric) -> float:
+    return metric.value if metric.value is not None else 0.0
+
+
+def _by_name(items: Iterable[T]) -> list[tuple[str, list[T]]]:
+    groups: dict[str, list[T]] = {}
+    for item in items:
+        groups.setdefault(item.name, []).append(item)
+    return list(groups.items())
+
+
+def _throughput(
+    series: Sequence[Series], batch_size: int, world_size: int
+) -> list[Metric]:
+    """Samples of one step over the median time of a step."""
+    times = next((s.values for s in series if s.name == "step_time_s"), ())
+    if not times:
+        return []
+    step_time_s = median(times)
+    throughput = batch_size / step_time_s
+    return [
+        Metric("step_time_p50_s", step_time_s),
+        Metric("throughput_samples_per_s", throughput),
+        Metric("throughput_per_device_samples_per_s", throughput / world_size),
+    ]

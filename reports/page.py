@@ -58,11 +58,21 @@ class Section:
     chart: Chart | NoChart
 
 
-def write_report(session: Session, run_ids: Sequence[int], destination: Path) -> None:
-    """Write the page beside its destination first, so that no half of it is seen."""
+def check_destination(destination: Path) -> None:
+    """Raise ReportError where no report could be written; before a run, not after."""
     target = destination.resolve()
     if target.exists() and not target.is_file():
         raise ReportError(f"{destination}: the report needs a file, and this is none")
+    if not target.parent.is_dir():
+        raise ReportError(f"{destination}: there is no folder {target.parent}")
+    if not os.access(target.parent, os.W_OK):
+        raise ReportError(f"{destination}: {target.parent} cannot be written to")
+
+
+def write_report(session: Session, run_ids: Sequence[int], destination: Path) -> None:
+    """Write the page beside its destination first, so that no half of it is seen."""
+    check_destination(destination)
+    target = destination.resolve()
     page = build_page(session, run_ids)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:

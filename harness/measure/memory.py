@@ -1,7 +1,8 @@
 """Peak memory of a few steps, in a pass of its own.
 
-On a GPU torch's allocator and NVML are asked; the host's peak resident set is read
-from the kernel, which can reset it (Linux, /proc/self/clear_refs).
+On a GPU torch's allocator and the driver are asked; the host's peak resident set is
+read from the kernel, which can reset it (Linux, /proc/self/clear_refs). Its growth is
+the peak over what the built process holds between steps: on a CPU, what the steps need.
 """
 
 import ctypes
@@ -36,13 +37,14 @@ def measure_peak_memory(step: Step, device: torch.device) -> tuple[Metric, ...]:
         step()
     if is_gpu:
         torch.cuda.synchronize()
-    host = [
-        Metric("baseline_host_rss_bytes", baseline),
-        Metric("peak_memory_host_rss_bytes", _resident_bytes("VmHWM"))
-        if can_reset
-        else Metric("peak_memory_host_rss_bytes", None, CANNOT_RESET),
-    ]
-    return (*host, *(_gpu_peaks() if is_gpu else _no_gpu_peaks()))
+    peak = _resident_bytes("VmHWM") if can_reset else None
+    growth = None if peak is None else peak - baseline
+    reason = None if can_reset else CANNOT_RESET
+    return (
+        Metric("peak_memory_host_rss_bytes", peak, reason),
+        Metric("peak_memory_host_growth_bytes", growth, reason),
+        *(_gpu_peaks() if is_gpu else _no_gpu_peaks()),
+    )
 
 
 def _gpu_peaks() -> list[Metric]:

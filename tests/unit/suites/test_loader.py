@@ -10,12 +10,12 @@ import pytest
 from tlbench.errors import SuiteError
 from tlbench.suites import loader
 from tlbench.suites.loader import (
-    MAX_SIZE,
     builtin_suites,
     load_suite,
     parse_suite,
     repeat_suite,
 )
+from tlbench.suites.mistakes import MAX_MISTAKES
 from tlbench.suites.names import model_name, parse_model
 from tlbench.suites.spec import Case, Suite, Trial
 
@@ -236,30 +236,9 @@ def test_order_of_keys_does_not_change_the_cases() -> None:
     assert forwards.cases == backwards.cases
 
 
-def test_numbers_with_an_exponent_are_numbers() -> None:
-    suite = parse("models: ViT-B/16\nmode: train\noptimizer: {learning_rate: 1e-4}")
-    assert suite.cases[0].optimizer.learning_rate == 0.0001
-
-
-def test_merge_keys_and_anchors_work_and_own_keys_win() -> None:
-    suite = parse("""
-        models: ViT-B/16
-        include:
-          - &base {mode: infer, batch_size: 2}
-          - {<<: *base, batch_size: 4}
-          - {<<: [{mode: train}, *base]}
-    """)
-    assert outline(suite) == [
-        ("ViT-B/16", "infer", 2),
-        ("ViT-B/16", "infer", 4),
-        ("ViT-B/16", "train", 2),
-    ]
-
-
 # ---------------------------------------------------------------- mistakes
 
 VALID = "models: ViT-B/16\nmode: infer\n"
-YAML = "cannot be read as YAML:"
 SHORT = "models: {patch_size: 16, embed_dim: 64, num_heads: 2, depth: 6,"
 
 
@@ -310,10 +289,14 @@ SHORT = "models: {patch_size: 16, embed_dim: 64, num_heads: 2, depth: 6,"
             VALID + "parallelism: {zero_stage: true}",
             "3: parallelism.zero_stage: true is not one of 0, 1, 2, 3",
         ),
-        (VALID + "mode: train", "3: mode: is given twice, first in line 2"),
         (VALID + "seed: -1", "3: seed: -1 is not at least 0"),
         (VALID + "name: [a]", "3: name: a list is not a text"),
         (VALID + "name: ''", "3: name: '' is empty"),
+        (
+            VALID + "name: ' x'",
+            "3: name: ' x' is not a name: it has blanks at an end,"
+            " or characters that cannot be printed",
+        ),
         (
             VALID + "repeats:\n  inferr: 3",
             "4: repeats.inferr: is not a known key; did you mean 'infer'?",
@@ -363,15 +346,14 @@ SHORT = "models: {patch_size: 16, embed_dim: 64, num_heads: 2, depth: 6,"
             " Ti, S, B, L, H, g, G; did you mean 'B'?",
         ),
         (
-            "mode: infer\nmodels: [ViT-B/16[24], ViT-S/16]",
-            f"2: {YAML} expected ',' or ']', but got '[' while parsing a flow sequence"
-            " from line 2; a model name with brackets, braces or commas"
-            " wants quotes here",
-        ),
-        (
             "mode: infer\nmodels: [ViT-B/16, 18]",
             "2: models: 18 is not a model;"
             " a name with brackets or commas wants quotes here",
+        ),
+        (
+            "mode: infer\nmodels:\n  - my_models.py:build",
+            "3: models: 'my_models.py:build' names a model of a user's own file,"
+            " which this version does not build",
         ),
         (
             SHORT + "\n  token_learner: TL8@1/4}\nmode: infer",
@@ -397,7 +379,6 @@ SHORT = "models: {patch_size: 16, embed_dim: 64, num_heads: 2, depth: 6,"
             "models:\n  - patch_size: 16\nmode: infer",
             "2: models.depth: is missing",
         ),
-        ("", "1: is empty; a mapping with models and mode would be right"),
         (
             "- ViT-B/16",
             "1: a list is not a suite; a mapping with models and mode would be right",
@@ -407,38 +388,10 @@ SHORT = "models: {patch_size: 16, embed_dim: 64, num_heads: 2, depth: 6,"
             "1: 'just words' is not a suite;"
             " a mapping with models and mode would be right",
         ),
-        (
-            "models: []\nmode: infer",
-            "1: models: is an empty list; leave the key out instead",
-        ),
-        (VALID + "1: 2", "3: the key 1 is not a text"),
-        (VALID + "? [a]\n: 2", "3: the key a collection is not a text"),
-        (VALID + "<<: 3", "3: '<<': merges a mapping only"),
-        (
-            VALID + "seed: !!python/object/apply:os.getpid []",
-            f"3: {YAML} the tag 'tag:yaml.org,2002:python/object/apply:os.getpid'"
-            " has no meaning in a suite",
-        ),
-        (VALID + "\tseed: 3", f"3: {YAML} found character '\\t'"),
-        (VALID + "---\n" + VALID, f"3: {YAML} but found another document"),
-        ("mode: *missing", f"1: {YAML} found undefined alias 'missing'"),
-        (
-            VALID + 'name: "\\UFFFFFFFF"',
-            f"3: {YAML} an escape in a quoted text stands for no character",
-        ),
-        (
-            VALID + "name: \x00",
-            "3: is not a text file: it holds the character 0x0",
-        ),
-        ("models: " + "[" * 100_000, f"1: {YAML} it is nested deeper than 20"),
-        ("models: &a [*a]", "1: models: is nested deeper than 20"),
-        ("models: &a {<<: *a}", "1: models: is nested deeper than 20"),
     ],
 )
 def test_mistake_is_told_by_line_field_and_value(text: str, expected: str) -> None:
-    # The parser's own words may go on; ours are whole.
-    first = mistakes(text)[0]
-    assert first.startswith(expected) if YAML in expected else first == expected
+    assert mistakes(text)[0] == expected
 
 
 def test_all_mistakes_are_told_in_the_order_of_the_file() -> None:
@@ -458,7 +411,7 @@ def test_all_mistakes_are_told_in_the_order_of_the_file() -> None:
 
 def test_very_many_mistakes_are_cut_short() -> None:
     lines = mistakes(VALID + "".join(f"key{n}: 1\n" for n in range(100)))
-    assert len(lines) == loader.MAX_MISTAKES + 1
+    assert len(lines) == MAX_MISTAKES + 1
     assert lines[-1] == " 80 more of the kind"
 
 
@@ -472,11 +425,7 @@ def test_mistake_inside_a_merged_mapping_is_told_where_it_is_written() -> None:
     """) == ["4: include.mode: 'infr' is not one of profile, infer, train, fit"]
 
 
-def test_aliases_cannot_blow_a_file_up() -> None:
-    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
-    for n in range(1, 15):
-        lines.append(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]")
-    assert "more than 50000 values in the file" in mistakes("\n".join(lines))[0]
+MANY = list(range(1, 102))  # 101 x 101 models, 101 x 2 exclusions
 
 
 @pytest.mark.parametrize(
@@ -497,9 +446,19 @@ def test_aliases_cannot_blow_a_file_up() -> None:
             "1: models: 'ViT-B/16+TL{1..9999}@{0..12}' expands to"
             " more than 10000 names",
         ),
+        (
+            f"models: {{patch_size: {MANY}, depth: {MANY}}}\nmode: infer",
+            "1: models: gives more than 10000 models",
+        ),
+        (
+            VALID + f"exclude: {{batch_size: {MANY}, precision: [fp32, bf16]}}",
+            "3: exclude: has more than 200 entries",
+        ),
     ],
 )
-def test_absurdly_many_cases_are_refused(text: str, message: str) -> None:
+def test_absurdly_many_models_cases_or_exclusions_are_refused(
+    text: str, message: str
+) -> None:
     assert mistakes(text) == [message]
 
 
@@ -552,20 +511,18 @@ def test_every_built_in_suite_can_be_read_and_says_what_it_is() -> None:
         assert description
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"models: \xff\n", r":1: is not UTF-8 text$"),
-        (b"a: b\n" + b"#" * MAX_SIZE, r"is larger than 1 MiB"),
-    ],
-)
-def test_file_that_is_no_suite_is_refused(
-    tmp_path: Path, content: bytes, message: str
-) -> None:
+def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
-    path.write_bytes(content)
-    with pytest.raises(SuiteError, match=message):
+    path.write_bytes(b"models: \xff\n")
+    with pytest.raises(SuiteError, match=r"bad\.yaml:1: is not UTF-8 text$"):
         load_suite(str(path))
+
+
+def test_file_without_an_end_is_refused() -> None:
+    if not Path("/dev/zero").exists():
+        pytest.skip("no /dev/zero on this machine")
+    with pytest.raises(SuiteError, match=r"^/dev/zero: is larger than 1 MiB"):
+        load_suite("/dev/zero")
 
 
 def test_folder_is_no_suite(tmp_path: Path) -> None:

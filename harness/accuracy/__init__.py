@@ -1,0 +1,1 @@
+"""How good a model is: training to accuracy, and evaluation on held-out samples."""

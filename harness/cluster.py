@@ -1,0 +1,333 @@
+"""Ray: a worker group of fresh processes for each trial. The only module with Ray.
+
+A trial gets one placement group with a bundle per node, and one actor per rank. On a
+CPU a bundle takes a whole node, so that nothing of ours runs beside a measurement.
+"""
+
+import contextlib
+import logging
+import os
+import socket
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+from ray.exceptions import (
+    AuthenticationError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+)
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from tlbench.errors import ClusterError
+from tlbench.rank import DeviceKind, Rank
+from tlbench.result import Status, TrialResult, combine_ranks
+from tlbench.suites.spec import Case, Trial
+
+GRACE_S = 5.0
+"""How long the other ranks may still report once one has failed."""
+RELEASE_TIMEOUT_S = 10.0
+PLACEMENT_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A trial that has ended, one way or the other."""
+
+    trial: Trial
+    result: TrialResult
+    started_at: datetime
+    wall_time_s: float
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What one trial asks of the cluster."""
+
+    device: DeviceKind
+    nodes: int
+    ranks_per_node: int
+    cpus_per_rank: float
+
+    @property
+    def bundles(self) -> list[dict[str, float]]:
+        bundle: dict[str, float] = {"CPU": self.cpus_per_rank * self.ranks_per_node}
+        if self.device == "cuda":
+            bundle["GPU"] = self.ranks_per_node
+        return [bundle] * self.nodes
+
+    @property
+    def strategy(self) -> str:
+        return "STRICT_SPREAD" if self.nodes > 1 else "STRICT_PACK"
+
+
+class Worker:
+    """One rank of one trial, in a process of its own."""
+
+    def address(self) -> tuple[str, int]:
+        """Where this process, as rank 0, can be met: its node's address, a free port."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+
+    def run(self, case: Case, seed: int, rank: Rank) -> TrialResult:
+        start = time.perf_counter()
+        from tlbench.trial import run_rank  # torch: half of a short trial's cost
+
+        return run_rank(case, seed, rank, time.perf_counter() - start)
+
+
+class Cluster:
+    """A connection to Ray: a local one of our own, or one at `address`."""
+
+    def __init__(self, address: str | None = None) -> None:
+        self._address = address
+        self._resources = contextlib.ExitStack()
+        self._nodes: list[dict[str, float]] = []
+
+    def __enter__(self) -> Self:
+        self._resources.enter_context(_connection(self._address))
+        self._nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._resources.close()
+
+    @property
+    def device(self) -> DeviceKind:
+        """Where trials run that leave the choice to us."""
+        return "cuda" if any(node.get("GPU", 0) for node in self._nodes) else "cpu"
+
+    def time_worker(self) -> float:
+        """Seconds until a fresh worker on one CPU has answered."""
+        start = time.perf_counter()
+        with _worker_group(Placement("cpu", 1, 1, 1)) as (worker,):
+            ray.get(worker.address.remote())
+            return time.perf_counter() - start
+
+    def shortage(self, case: Case) -> str | None:
+        """Why the case can never be placed on this cluster; None if it can."""
+        wanted, spread = self._placement(case), case.parallelism
+        if wanted.nodes > len(self._nodes):
+            return f"needs {wanted.nodes} nodes; the cluster has {len(self._nodes)}"
+        fitting = [n for n in self._nodes if _holds(n, wanted.bundles[0])]
+        if wanted.nodes <= len(fitting):
+            return None
+        return (
+            f"needs {spread.world_size} x {wanted.device} on {wanted.nodes} node(s);"
+            f" the cluster has {_describe(self._nodes)}"
+        )
+
+    def run(self, trial: Trial, timeout_s: float) -> Finished:
+        """Run one trial in fresh processes; returns whatever becomes of it."""
+        started_at, start = datetime.now(UTC), time.perf_counter()
+        missing = self.shortage(trial.case)
+        if missing is not None:
+            result = TrialResult("skipped", missing)
+        else:
+            try:
+                with _worker_group(self._placement(trial.case)) as workers:
+                    result = self._collect(trial, workers, timeout_s)
+            except RayError as error:
+                raise ClusterError(f"Ray itself failed: {error}") from error
+        return Finished(trial, result, started_at, time.perf_counter() - start)
+
+    def _placement(self, case: Case) -> Placement:
+        spread = case.parallelism
+        ranks_per_node = spread.world_size // spread.nodes
+        device = self.device if case.device == "auto" else case.device
+        return Placement(
+            device=device,
+            nodes=spread.nodes,
+            ranks_per_node=ranks_per_node,
+            cpus_per_rank=1 if device == "cuda" else self._share(ranks_per_node),
+        )
+
+    def _share(self, ranks: int) -> float:
+        """Cores of each of `ranks` that fill a node; a fraction if they are many."""
+        cores = min(node.get("CPU", 0) for node in self._nodes)
+        return max(cores // ranks, 1) if cores >= ranks else cores / ranks
+
+    def _collect(
+        self, trial: Trial, workers: Sequence[Any], timeout_s: float
+    ) -> TrialResult:
+        placement = self._placement(trial.case)
+        try:
+            address, port = _meeting_point(workers[0], placement)
+        except RayError as error:
+            return _failure(error)
+        calls = [
+            worker.run.remote(
+                trial.case, trial.seed, _rank(number, placement, address, port)
+            )
+            for number, worker in enumerate(workers)
+        ]
+        results = _wait(calls, timeout_s)
+        return combine_ranks(results, trial.case.batch_size)
+
+
+def _rank(number: int, placement: Placement, address: str, port: int) -> Rank:
+    return Rank(
+        rank=number,
+        world_size=placement.nodes * placement.ranks_per_node,
+        local_rank=number % placement.ranks_per_node,
+        local_world_size=placement.ranks_per_node,
+        master_address=address,
+        master_port=port,
+        device=placement.device,
+        threads=max(int(placement.cpus_per_rank), 1),
+    )
+
+
+@contextlib.contextmanager
+def _connection(address: str | None) -> Iterator[None]:
+    """Start a Ray of our own, or join one; leave it again at the end."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray puts the driver's current folder first on the path of the workers, where a
+    # user's own `db` or `reports` would shadow other people's modules.
+    with tempfile.TemporaryDirectory(prefix="tlbench-") as neutral:
+        with contextlib.chdir(neutral):
+            _connect(address)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _connect(address: str | None) -> None:
+    try:
+        ray.init(
+            # A bare init() would join whatever cluster was started here before.
+            address=address or "local",
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except AuthenticationError as error:
+        raise ClusterError(
+            f"the Ray cluster at {address} wants a token and this shell has none that"
+            " it accepts: set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to its file"
+        ) from error
+    except (ConnectionError, RayError, RuntimeError, ValueError) as error:
+        where = f"join Ray at {address}" if address else "start Ray on this machine"
+        reason = str(error).partition("\n")[0]
+        raise ClusterError(f"cannot {where}: {reason}") from error
+
+
+@contextlib.contextmanager
+def _worker_group(placement: Placement) -> Iterator[list[Any]]:
+    """Fresh workers, one a rank; all of them are gone when the block ends."""
+    group = placement_group(placement.bundles, strategy=placement.strategy)
+    workers: list[Any] = []
+    try:
+        if not group.wait(PLACEMENT_TIMEOUT_S):
+            raise ClusterError(
+                f"the cluster did not free {placement.bundles} within"
+                f" {PLACEMENT_TIMEOUT_S:.0f} s; `ray status` shows who holds it"
+            )
+        for rank in range(placement.nodes * placement.ranks_per_node):
+            strategy = PlacementGroupSchedulingStrategy(
+                group, placement_group_bundle_index=rank // placement.ranks_per_node
+            )
+            workers.append(
+                ray.remote(Worker)
+                .options(
+                    num_cpus=placement.cpus_per_rank,
+                    num_gpus=1 if placement.device == "cuda" else 0,
+                    scheduling_strategy=strategy,
+                )
+                .remote()
+            )
+        yield workers
+    finally:
+        for worker in workers:
+            ray.kill(worker)
+        remove_placement_group(group)
+        _wait_until_released(placement)
+
+
+def _wait_until_released(placement: Placement) -> None:
+    """Wait for the freed cores: Ray retries a group that found none only after 1 s."""
+    wanted = {
+        name: sum(bundle[name] for bundle in placement.bundles)
+        for name in placement.bundles[0]
+    }
+    deadline = time.perf_counter() + RELEASE_TIMEOUT_S
+    while time.perf_counter() < deadline:
+        free = ray.available_resources()
+        if all(free.get(name, 0) >= count for name, count in wanted.items()):
+            return
+        time.sleep(0.02)
+
+
+def _meeting_point(first: Any, placement: Placement) -> tuple[str, int]:
+    address, port = ray.get(first.address.remote())
+    return ("127.0.0.1" if placement.nodes == 1 else address), port
+
+
+def _wait(calls: Sequence[Any], timeout_s: float) -> list[TrialResult]:
+    """The result of each rank; when one fails, the others get a moment to report."""
+    deadline = time.perf_counter() + timeout_s
+    results: dict[int, TrialResult] = {}
+    pending = list(calls)
+    while pending:
+        left = max(deadline - time.perf_counter(), 0)
+        done, pending = ray.wait(pending, num_returns=1, timeout=left)
+        if not done:
+            break
+        rank = calls.index(done[0])
+        results[rank] = _result(done[0])
+        if len(calls) > 1 and results[rank].reason:
+            reason = f"rank {rank}: {results[rank].reason}"
+            results[rank] = replace(results[rank], reason=reason)
+        if results[rank].status != "ok":
+            deadline = min(deadline, time.perf_counter() + GRACE_S)
+    failed = [result for result in results.values() if result.status != "ok"]
+    if failed:  # what stopped the others is the first failure, not their silence
+        return failed[:1]
+    if pending:
+        return [TrialResult("timeout", f"not finished after {timeout_s:g} s")]
+    return [results[rank] for rank in range(len(calls))]
+
+
+def _result(call: Any) -> TrialResult:
+    try:
+        result: TrialResult = ray.get(call)
+    except RayError as error:
+        return _failure(error)
+    return result
+
+
+def _failure(error: RayError) -> TrialResult:
+    """What to store where a worker's process did not live to tell."""
+    status: Status = "error"
+    reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    if isinstance(error, OutOfMemoryError):
+        status, reason = "oom", "Ray ended its process: the node's memory was full"
+    elif isinstance(error, RayActorError):
+        reason = "its process died: killed, crashed, or out of host memory"
+    return TrialResult(status, reason, "".join(traceback.format_exception(error)))
+
+
+def _holds(node: dict[str, float], bundle: dict[str, float]) -> bool:
+    return all(node.get(name, 0) >= count for name, count in bundle.items())
+
+
+def _describe(nodes: Sequence[dict[str, float]]) -> str:
+    return ", ".join(
+        f"a node with {node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs"
+        for node in nodes
+    )

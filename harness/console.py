@@ -1,0 +1,271 @@
+"""What a run looks like on a terminal, and in a log where there is no terminal."""
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from tlbench.plan import Forecast
+from tlbench.result import TrialResult
+from tlbench.runner import Stored
+from tlbench.suites.names import model_name
+from tlbench.suites.spec import Trial
+from tlbench.units import format_duration, format_metric
+
+if TYPE_CHECKING:  # pandas and seaborn load slowly, and only summaries need them
+    from tlbench.db.query import TrialRecord
+    from tlbench.reports.page import Evidence
+    from tlbench.reports.tables import Cell
+    from tlbench.reports.tables import Table as ReportTable
+
+HEADLINES = ("throughput_samples_per_s", "top1_percent", "macs")
+"""The metric that stands for a trial in one line: the first it has."""
+REFRESHES_PER_S = 1
+"""Seldom: the driver shall sleep while a trial measures."""
+MAX_ROWS = 12
+PIPE_WIDTH = 160
+"""Columns where no terminal says how many there are."""
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console as wide as the terminal, or wide enough for whole lines in a pipe."""
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    return console
+
+
+class Pace:
+    """Time left of a run: the forecasts, scaled by how they have held so far."""
+
+    def __init__(self, trials: Sequence[Trial], forecasts: Iterable[Forecast]) -> None:
+        expected = {f.identity: f.trial_time_s for f in forecasts}
+        self._expected_s = [expected[trial.case.identity] for trial in trials]
+        self._start = time.perf_counter()
+
+    def left_s(self, finished: int) -> float:
+        """Seconds until the end, once `finished` trials are done."""
+        passed, left = self._expected_s[:finished], self._expected_s[finished:]
+        elapsed = time.perf_counter() - self._start
+        return sum(left) * (elapsed / sum(passed) if passed else 1.0)
+
+
+def follow(
+    run: Iterator[Stored], trials: Sequence[Trial], pace: Pace, console: Console
+) -> tuple[list[Stored], bool]:
+    """Show a run while it goes on, until it ends or Ctrl-C ends it.
+
+    Returns:
+        The trials that were stored, and whether those are all.
+    """
+    stored: list[Stored] = []
+    show = _show_live if console.is_terminal else _show_lines
+    try:
+        show(run, stored, trials, pace, console)
+    except KeyboardInterrupt:
+        return stored, False
+    return stored, True
+
+
+def _show_lines(
+    run: Iterator[Stored],
+    stored: list[Stored],
+    trials: Sequence[Trial],
+    pace: Pace,
+    console: Console,
+) -> None:
+    for item in run:
+        stored.append(item)
+        console.print(_line(stored, trials, pace), markup=False, soft_wrap=True)
+
+
+def _show_live(
+    run: Iterator[Stored],
+    stored: list[Stored],
+    trials: Sequence[Trial],
+    pace: Pace,
+    console: Console,
+) -> None:
+    view = _LiveView(stored, trials, pace, console)
+    with Live(view, console=console, refresh_per_second=REFRESHES_PER_S) as live:
+        for item in run:
+            stored.append(item)
+            live.refresh()
+
+
+class _LiveView:
+    """The table of finished trials, the bar, and what runs now."""
+
+    def __init__(
+        self,
+        stored: Sequence[Stored],
+        trials: Sequence[Trial],
+        pace: Pace,
+        console: Console,
+    ) -> None:
+        self._stored, self._trials = stored, trials
+        self._pace, self._console = pace, console
+
+    def __rich__(self) -> RenderableType:
+        done, planned = len(self._stored), len(self._trials)
+        bar = ProgressBar(total=planned, completed=done, width=40)
+        if done == planned:
+            return Group(self._table(), bar)
+        now = Text(
+            f"{done}/{planned} done, {format_duration(self._pace.left_s(done))} left;"
+            f" running {_title(self._trials[done])}",
+            overflow="ellipsis",
+            no_wrap=True,
+        )
+        return Group(self._table(), bar, now)
+
+    def _table(self) -> Table:
+        rows = min(MAX_ROWS, max(self._console.height - 8, 1))
+        table = Table("trial", "mode", "model", "repeat", "result", "time", box=None)
+        for item in self._stored[-rows:]:
+            trial = item.finished.trial
+            table.add_row(
+                str(item.trial_id),
+                trial.case.mode,
+                Text(model_name(trial.case.model)),
+                str(trial.repeat),
+                Text(outcome(item.finished.result), style=_style(item)),
+                format_duration(item.finished.wall_time_s),
+            )
+        return table
+
+
+def outcome(result: TrialResult) -> str:
+    """One trial in a few words: its headline metric, or why there is none."""
+    if result.status != "ok":
+        return f"{result.status}: {result.reason}"
+    values = {m.name: m.value for m in result.metrics if m.rank < 0}
+    name = next((name for name in HEADLINES if name in values), None)
+    return "ok" if name is None else format_metric(name, values[name])
+
+
+def _style(item: Stored) -> str:
+    return "" if item.finished.result.status == "ok" else "red"
+
+
+def _line(stored: Sequence[Stored], trials: Sequence[Trial], pace: Pace) -> str:
+    last, done = stored[-1], len(stored)
+    left = f"; {format_duration(pace.left_s(done))} left" if done < len(trials) else ""
+    return (
+        f"{done}/{len(trials)} {_title(last.finished.trial)}:"
+        f" {outcome(last.finished.result)}"
+        f" in {format_duration(last.finished.wall_time_s)}{left}"
+    )
+
+
+def _title(trial: Trial) -> str:
+    return f"{trial.case.mode} {model_name(trial.case.model)} #{trial.repeat}"
+
+
+def make_table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
+    """A plain table; numbers, and what looks like them, are set to the right."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    cells = [[str(cell) for cell in row] for row in rows]
+    for column, heading in enumerate(headings):
+        texts = [row[column] for row in cells]
+        is_number = bool(texts) and all(text[:1].isdigit() for text in texts)
+        table.add_column(heading, justify="right" if is_number else "left")
+    for row in cells:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def plan_table(forecasts: Sequence[Forecast]) -> Table:
+    """One row a case: what it is and what it will need."""
+    headings = (
+        "case",
+        "mode",
+        "model",
+        "batch",
+        "precision",
+        "repeats",
+        "parameters",
+        "GMACs",
+        "memory",
+        "a trial",
+        "known from",
+    )
+    rows = [
+        (
+            item.identity[:8],
+            item.case.mode,
+            item.model,
+            item.case.batch_size,
+            item.case.precision,
+            item.repeats,
+            format_metric("params", item.params),
+            format_metric("macs", item.macs),
+            format_metric("memory_bytes", item.memory_bytes),
+            format_duration(item.trial_time_s),
+            item.time_source,
+        )
+        for item in forecasts
+    ]
+    return make_table(headings, rows)
+
+
+def run_summary(evidence: "Evidence") -> Iterator[RenderableType]:
+    """The results of a run: its cases, its comparisons, and its findings in words."""
+    from tlbench.reports.cases import gather
+    from tlbench.reports.compare import comparisons
+    from tlbench.reports.findings import find
+    from tlbench.reports.tables import case_table, comparison_table
+
+    cases = gather(evidence.runs, evidence.trials)
+    compared = comparisons(cases)
+    yield _report_table(case_table(cases, compared))
+    yield Text()
+    if compared:
+        yield _report_table(comparison_table(compared))
+        yield Text()
+    for finding in find(cases, compared):
+        yield Text(f"- {finding.text}")
+
+
+def _report_table(table: "ReportTable") -> Table:
+    rows = [[_cell(cell) for cell in row.cells] for row in table.rows]
+    return make_table(table.headings, rows)
+
+
+def _cell(cell: "Cell") -> str:
+    return f"{cell.text} ({cell.detail})" if cell.detail else cell.text
+
+
+def trial_tables(trial: "TrialRecord") -> Iterator[RenderableType]:
+    """Everything that is stored about one trial, arrays left out."""
+    settings = {
+        "trial": trial.id,
+        "run": trial.run_id,
+        "case": trial.identity,
+        "model": trial.model,
+        "mode": trial.case.mode,
+        "settings": json.dumps(trial.case.canonical()),
+        "repeat": trial.repeat,
+        "seed": trial.seed,
+        "status": trial.status,
+        "reason": trial.reason or "",
+        "started": trial.started_at.isoformat(timespec="seconds"),
+        "took": format_duration(trial.wall_time_s),
+        **trial.notes,
+        "again": trial.command,
+    }
+    yield make_table(("about", ""), settings.items())
+    yield Text()
+    metrics = [
+        (name, format_metric(name, value), trial.reasons.get(name, ""))
+        for name, value in trial.metrics.items()
+    ]
+    yield make_table(("metric", "value", ""), metrics)
+    if trial.traceback:
+        yield Text(f"\n{trial.traceback}")

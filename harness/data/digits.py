@@ -1,0 +1,46 @@
+"""The 1,797 real handwritten digits that scikit-learn ships (UCI, 8 x 8 grey)."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tlbench.data import Split, SplitName
+from tlbench.errors import TrialError
+
+EVERY_FIFTH = 5
+
+
+class Digits:
+    """Digits in three equal channels; every fifth of each class is for evaluation."""
+
+    num_classes = 10
+
+    def __init__(self) -> None:
+        table = np.loadtxt(_digits_file(), delimiter=",", dtype=np.float32)
+        self._pixels, self._labels = table[:, :-1], table[:, -1].astype(np.int64)
+
+    def split(self, name: SplitName) -> Split:
+        chosen = _is_for_evaluation(self._labels) == (name == "eval")
+        grey = torch.from_numpy(self._pixels[chosen]).view(-1, 1, 8, 8)
+        return Split(
+            images=(grey / 8 - 1).expand(-1, 3, -1, -1).contiguous(),  # 0..16 stored
+            labels=torch.from_numpy(self._labels[chosen]),
+        )
+
+
+def _is_for_evaluation(labels: np.ndarray) -> np.ndarray:
+    """Mark every fifth sample of each class: stratified, and the same for ever."""
+    marks = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        marks[np.flatnonzero(labels == label)[EVERY_FIFTH - 1 :: EVERY_FIFTH]] = True
+    return marks
+
+
+def _digits_file() -> Path:
+    # Importing scikit-learn for this one file would cost each trial half a second.
+    package = find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise TrialError("data set digits: scikit-learn, which ships it, is missing")
+    return Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"

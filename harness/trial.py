@@ -1,0 +1,304 @@
+"""One trial on one rank: build the model, measure what the case asks for, report.
+
+Nothing here knows Ray or the database. Whatever goes wrong becomes a result with its
+reason, so that a trial always has something to store.
+
+B samples of this rank in one step.
+"""
+
+import math
+import time
+import traceback
+from dataclasses import dataclass, field, fields
+
+import torch
+from torch import Tensor, nn
+
+from tlbench.accuracy.fit import fit
+from tlbench.data import Dataset, load_dataset
+from tlbench.engine import (
+    TrainingEngine,
+    any_rank,
+    join_process_group,
+    leave_process_group,
+    set_environment,
+    sum_over_ranks,
+)
+from tlbench.errors import NonFiniteLoss, TrialError, Unsupported
+from tlbench.machine import fingerprint
+from tlbench.measure.memory import measure_peak_memory
+from tlbench.measure.timing import StepTimes, clock_for, time_steps
+from tlbench.models import cost
+from tlbench.models.vit import attention_kernel, build_vit
+from tlbench.rank import Rank
+from tlbench.result import Metric, Series, Status, TrialResult
+from tlbench.statistics import percentile
+from tlbench.suites.spec import Case
+
+DTYPES = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+LATENCY_STEPS = 200
+"""Enough for a 99th percentile."""
+
+
+@dataclass
+class Findings:
+    """What the passes of a trial have found so far."""
+
+    metrics: list[Metric] = field(default_factory=list)
+    series: list[Series] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def add(self, **values: float | None) -> None:
+        self.metrics += [Metric(name, value) for name, value in values.items()]
+
+    def add_steps(self, times: StepTimes) -> None:
+        self.series += [
+            Series("warmup_step_time_s", times.warmup),
+            Series("step_time_s", times.steps),
+        ]
+        self.add(first_step_time_s=times.warmup[0])
+        self.notes |= times.notes
+
+
+def run_rank(case: Case, seed: int, rank: Rank, import_time_s: float) -> TrialResult:
+    """Run this rank's part of a trial; never raises for what a trial can do wrong."""
+    findings = Findings()
+    try:
+        set_environment(rank)
+        findings.add(import_time_s=import_time_s)
+        _measure(case, seed, rank, findings)
+        status: Status = "ok"
+        reason = trace = None
+    except Exception as error:  # a failed trial is a result
+        status, reason = _classify(error)
+        trace = traceback.format_exc()
+    finally:
+        leave_process_group()
+    return TrialResult(
+        status=status,
+        reason=reason,
+        traceback=trace,
+        metrics=tuple(findings.metrics),
+        series=tuple(findings.series),
+        notes=findings.notes,
+        machine=fingerprint(),
+    )
+
+
+def _measure(case: Case, seed: int, rank: Rank, findings: Findings) -> None:
+    if case.mode == "profile":
+        _profile(case, findings)
+        return
+    device = torch.device(rank.device)
+    _prepare(case, seed, rank, device)
+    dataset = load_dataset(case.data)
+    with attention_kernel(case.attention):
+        start = time.perf_counter()
+        model = _build(case, device, findings)
+        engine = None if case.mode == "infer" else TrainingEngine(model, case, rank)
+        built = time.perf_counter()
+        if engine is None:
+            _infer(case, model, dataset, rank, findings)
+        elif case.mode == "train":
+            _train(case, engine, dataset, rank, findings)
+        else:
+            _fit(case, engine, dataset, rank, seed, findings)
+    findings.add(
+        build_time_s=built - start, measure_time_s=time.perf_counter() - built
+    )
+
+
+def _prepare(case: Case, seed: int, rank: Rank, device: torch.device) -> None:
+    """Make this process compute as the case says, or say why it cannot."""
+    _check_support(case, device)
+    torch.manual_seed(seed)
+    torch.set_num_threads(rank.threads)
+    if device.type == "cuda":
+        # torch allows TF32 in convolutions by default; fp32 shall mean fp32.
+        is_tf32 = case.precision == "tf32"
+        torch.set_float32_matmul_precision("high" if is_tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = is_tf32
+    if case.mode != "infer" or rank.world_size > 1:
+        join_process_group(rank)
+
+
+def _check_support(case: Case, device: torch.device) -> None:
+    if device.type == "cpu" and case.precision in ("tf32", "fp16"):
+        raise Unsupported(f"precision {case.precision} needs a GPU; this is a CPU")
+    is_old = device.type == "cuda" and torch.cuda.get_device_capability() < (8, 0)
+    if is_old and case.precision in ("tf32", "bf16"):
+        name = torch.cuda.get_device_name()
+        raise Unsupported(f"precision {case.precision} is not supported by {name}")
+    if case.attention not in ("auto", "eager"):
+        _check_kernel(case, device)
+
+
+def _check_kernel(case: Case, device: torch.device) -> None:
+    query = torch.zeros(1, 1, 8, 64, device=device, dtype=DTYPES[case.precision])
+    try:
+        with attention_kernel(case.attention):
+            nn.functional.scaled_dot_product_attention(query, query, query)
+    except RuntimeError as error:
+        raise Unsupported(
+            f"attention kernel {case.attention} does not run in {case.precision}"
+            f" on this {device.type}: {error}"
+        ) from error
+
+
+def _build(case: Case, device: torch.device, findings: Findings) -> nn.Module:
+    with device:
+        model = build_vit(case.model, case.num_classes, attention=case.attention)
+    parameters = list(model.parameters())
+    count = sum(p.numel() for p in parameters)
+    expected = cost.params(case.model, case.num_classes)
+    if count != expected:
+        raise TrialError(
+            f"the built model has {count:,} parameters, its closed form {expected:,}"
+        )
+    findings.add(
+        params=count,
+        trainable_params=sum(p.numel() for p in parameters if p.requires_grad),
+    )
+    _add_cost(case, findings)
+    if case.mode == "infer":
+        model = model.to(DTYPES[case.precision]).eval()
+    return torch.compile(model) if case.compile else model
+
+
+def _add_cost(case: Case, findings: Findings) -> None:
+    macs = cost.macs(case.model, case.num_classes)
+    findings.add(macs=macs, flops=2 * macs)
+    if case.mode != "infer":
+        findings.add(train_flops=cost.train_flops(case.model, case.num_classes))
+
+
+def _profile(case: Case, findings: Findings) -> None:
+    from tlbench.measure.flops import check_cost  # torch's counter loads slowly
+
+    _build(case, torch.device("meta"), findings)
+    check = check_cost(case.model, case.num_classes)
+    findings.add(counter_macs=check.counted)
+
+
+def _infer(
+    case: Case, model: nn.Module, dataset: Dataset, rank: Rank, findings: Findings
+) -> None:
+    images, _ = _fixed_batch(case, dataset, rank)
+    with torch.inference_mode():
+
+        def step() -> Tensor:
+            output: Tensor = model(images)
+            return output
+
+        findings.add_steps(
+            time_steps(step, clock_for(images.device), case.timing, any_rank)
+        )
+        if rank.rank == 0:
+            _measure_latency(case, model, images[:1].clone(), findings)
+        any_rank(False)  # the others wait: rank 0 has the machine to itself
+        findings.metrics += measure_peak_memory(step, images.device)
+
+
+def _measure_latency(
+    case: Case, model: nn.Module, image: Tensor, findings: Findings
+) -> None:
+    """Time single images one by one, without a look at the interval."""
+    timing = case.timing.model_copy(
+        update={"target": 1e-9, "max_steps": max(LATENCY_STEPS, case.timing.min_steps)}
+    )
+    steps = time_steps(lambda: model(image), clock_for(image.device), timing).steps
+    findings.series.append(Series("latency_s", steps))
+    for percent in (50, 90, 99):
+        name = f"latency_p{percent}_s"
+        value = percentile(steps, percent)
+        reason = None if value is not None else f"{len(steps)} steps are too few"
+        findings.metrics.append(Metric(name, value, reason))
+
+
+def _train(
+    case: Case,
+    engine: TrainingEngine,
+    dataset: Dataset,
+    rank: Rank,
+    findings: Findings,
+) -> None:
+    images, labels = _fixed_batch(case, dataset, rank)
+    loss = torch.zeros((), device=images.device)
+
+    def step() -> None:
+        nonlocal loss
+        loss = engine.step(images, labels)
+
+    findings.add_steps(
+        time_steps(step, clock_for(images.device), case.timing, any_rank)
+    )
+    findings.metrics += measure_peak_memory(step, images.device)
+    findings.add(loss=_finite(sum_over_ranks(loss).item() / rank.world_size))
+
+
+def _fit(
+    case: Case,
+    engine: TrainingEngine,
+    dataset: Dataset,
+    rank: Rank,
+    seed: int,
+    findings: Findings,
+) -> None:
+    curves, accuracy = fit(
+        engine, case, dataset, rank=rank, dtype=DTYPES[case.precision], seed=seed
+    )
+    findings.series += [
+        Series(item.name, tuple(getattr(curves, item.name))) for item in fields(curves)
+    ]
+    findings.add(
+        top1_percent=accuracy.top1_percent,
+        top5_percent=accuracy.top5_percent,
+        n_eval=accuracy.total,
+        train_time_s=curves.eval_time_s[-1],
+        loss=curves.loss[-1],
+    )
+    target = case.fit.target_top1_percent
+    reached = curves.time_to_accuracy_s(target)
+    reason = None if reached is not None else f"top-1 never reached {target:g} %"
+    findings.metrics.append(Metric("time_to_accuracy_s", reached, reason))
+
+
+def _fixed_batch(case: Case, dataset: Dataset, rank: Rank) -> tuple[Tensor, Tensor]:
+    """This rank's samples of one step, on its device: [B, 3, S, S] and [B]."""
+    split = dataset.split("train")
+    per_rank = case.batch_size // rank.world_size
+    chosen = (torch.arange(per_rank) + rank.rank * per_rank) % len(split)
+    images, labels = split.batch(chosen, case.model.image_size)
+    return images.to(rank.device, DTYPES[case.precision]), labels.to(rank.device)
+
+
+def _finite(loss: float) -> float:
+    if not math.isfinite(loss):
+        raise NonFiniteLoss(loss)
+    return loss
+
+
+def _classify(error: Exception) -> tuple[Status, str]:
+    """The status and the one-sentence reason of a trial that ended with `error`."""
+    reason = str(error) or type(error).__name__
+    if isinstance(error, Unsupported):
+        return "skipped", reason
+    if isinstance(error, NonFiniteLoss):
+        return "nan", reason
+    if _is_out_of_memory(error):
+        return "oom", reason.partition("\n")[0]
+    if isinstance(error, TrialError):
+        return "error", reason
+    return "error", f"{type(error).__name__}: {reason.partition(chr(10))[0]}"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    # torch's CPU allocator has no error type of its own.
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
