@@ -278,7 +278,8 @@ def runs(db: DbOption = DEFAULT_DB, as_json: JsonOption = False) -> None:
 @app.command()
 def show(
     run_id: Annotated[
-        int | None, typer.Argument(metavar="[RUN]", help="A run; the newest if left out.")
+        int | None,
+        typer.Argument(metavar="[RUN]", help="A run; the newest if left out."),
     ] = None,
     trial: Annotated[
         int | None, typer.Option(metavar="TRIAL", help="Show one trial in full.")

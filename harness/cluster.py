@@ -73,7 +73,7 @@ class Worker:
     """One rank of one trial, in a process of its own."""
 
     def address(self) -> tuple[str, int]:
-        """Where this process, as rank 0, can be met: its node's address, a free port."""
+        """Where this process can be met as rank 0: its node, and a free port."""
         with socket.socket() as probe:
             probe.bind(("", 0))
             return ray.util.get_node_ip_address(), probe.getsockname()[1]

@@ -175,7 +175,8 @@ def make_table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> Tab
     for column, heading in enumerate(headings):
         texts = [row[column] for row in cells]
         is_number = bool(texts) and all(text[:1].isdigit() for text in texts)
-        table.add_column(heading, justify="right" if is_number else "left")
+        # As Text: the brackets of a unit are no markup.
+        table.add_column(Text(heading), justify="right" if is_number else "left")
     for row in cells:
         table.add_row(*map(Text, row))
     return table
@@ -220,11 +221,11 @@ def run_summary(evidence: "Evidence") -> Iterator[RenderableType]:
     from tlbench.reports.cases import gather
     from tlbench.reports.compare import comparisons
     from tlbench.reports.findings import find
-    from tlbench.reports.tables import case_table, comparison_table
+    from tlbench.reports.tables import comparison_table, summary_table
 
     cases = gather(evidence.runs, evidence.trials)
     compared = comparisons(cases)
-    yield _report_table(case_table(cases, compared))
+    yield _report_table(summary_table(cases))
     yield Text()
     if compared:
         yield _report_table(comparison_table(compared))

@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tlbench.errors import TlbenchError
 from tlbench.machine import fingerprint
 from tlbench.units import format_bytes, format_rate
+
+if TYPE_CHECKING:
+    import torch
 
 State = Literal["works", "limited", "fails"]
 SHARED_MEMORY = Path("/dev/shm")
@@ -106,7 +109,7 @@ def _precisions() -> Iterator[Check]:
     yield Check("precision", state, f"{faster} is faster: {measured} in a matmul")
 
 
-def _matmul_flops_per_s(dtype: object, device: str) -> float:
+def _matmul_flops_per_s(dtype: "torch.dtype", device: str) -> float:
     import torch
 
     matrix = torch.ones(MATMUL_SIDE, MATMUL_SIDE, device=device).to(dtype)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tlbench.rank import Rank
 from tlbench.suites.spec import Case
 
+
 def set_environment(rank: Rank) -> None:
     """Tell torch and DeepSpeed who we are; before either is imported for real work."""
     os.environ.update(
@@ -49,14 +50,18 @@ def leave_process_group() -> None:
         torch.distributed.destroy_process_group()
 
 
-def any_rank(decision: bool) -> bool:
-    """Whether one rank at least decided so; every rank must ask."""
+def largest_of_ranks(value: int) -> int:
+    """Find the largest value of any rank; every rank must ask."""
     if not torch.distributed.is_initialized():
-        return decision
+        return value
     device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-    flag = torch.tensor(int(decision), device=device)
-    torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-    return bool(flag.item())
+    largest = torch.tensor(value, device=device)
+    torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
+    return int(largest.item())
+
+
+def wait_for_all_ranks() -> None:
+    largest_of_ranks(0)
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:

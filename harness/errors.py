@@ -4,8 +4,8 @@ TlbenchError
 ├── SuiteError     what was asked for cannot be read or makes no sense
 ├── ClusterError   Ray cannot be started, joined, or can never hold the trial
 ├── TrialError     a trial cannot be brought to its end
-│   ├── Unsupported    this machine cannot do what the case asks for
-│   └── NonFiniteLoss  training left the finite numbers
+│   ├── UnsupportedError    this machine cannot do what the case asks for
+│   └── NonFiniteLossError  training left the finite numbers
 ├── StoreError     the result database cannot be opened, read or written
 └── ReportError    a report cannot be made from what is stored
 """
@@ -27,11 +27,11 @@ class TrialError(TlbenchError):
     """A trial cannot be brought to its end."""
 
 
-class Unsupported(TrialError):
+class UnsupportedError(TrialError):
     """The machine that a trial was placed on cannot do what its case asks for."""
 
 
-class NonFiniteLoss(TrialError):
+class NonFiniteLossError(TrialError):
     """Training left the finite numbers."""
 
     def __init__(self, loss: float, step: int | None = None) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,7 +30,7 @@ def run_trials(
     *,
     source: str,
     command: str,
-) -> Iterator[Stored]:
+) -> Generator[Stored, None, None]:
     """Run the trials in order; each is in the database before it is given out.
 
     A trial that fails is stored with its reason and the run goes on. If the caller

@@ -68,7 +68,7 @@ def percentile(values: ArrayLike, q: float) -> float | None:
 def interval_of_trials(
     medians: Sequence[float], level: float = LEVEL
 ) -> Interval | None:
-    """Interval of what the next trial is expected to show; the trial is the sample.
+    """Interval of a case's typical value; the trial is the sample.
 
     Student's t on the logarithms, so about the geometric mean. None with fewer than
     two trials, or where one is not above zero.
@@ -76,6 +76,19 @@ def interval_of_trials(
     if len(medians) < 2 or min(medians) <= 0:
         return None
     return _exponentials(_t_interval(*_mean_and_error(np.log(medians)), level))
+
+
+def interval_of_percentages(
+    values: Sequence[float], level: float = LEVEL
+) -> Interval | None:
+    """Interval of the mean of percentages: Student's t, cut off at 0 and at 100.
+
+    None with fewer than two trials.
+    """
+    if len(values) < 2:
+        return None
+    low, high = _t_interval(*_mean_and_error(np.asarray(values)), level)
+    return max(low, 0.0), min(high, 100.0)
 
 
 @dataclass(frozen=True)

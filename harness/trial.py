@@ -18,13 +18,14 @@ from tlbench.accuracy.fit import fit
 from tlbench.data import Dataset, load_dataset
 from tlbench.engine import (
     TrainingEngine,
-    any_rank,
     join_process_group,
+    largest_of_ranks,
     leave_process_group,
     set_environment,
     sum_over_ranks,
+    wait_for_all_ranks,
 )
-from tlbench.errors import NonFiniteLoss, TrialError, Unsupported
+from tlbench.errors import NonFiniteLossError, TrialError, UnsupportedError
 from tlbench.machine import fingerprint
 from tlbench.measure.memory import measure_peak_memory
 from tlbench.measure.timing import StepTimes, clock_for, time_steps
@@ -108,9 +109,7 @@ def _measure(case: Case, seed: int, rank: Rank, findings: Findings) -> None:
             _train(case, engine, dataset, rank, findings)
         else:
             _fit(case, engine, dataset, rank, seed, findings)
-    findings.add(
-        build_time_s=built - start, measure_time_s=time.perf_counter() - built
-    )
+    findings.add(build_time_s=built - start, measure_time_s=time.perf_counter() - built)
 
 
 def _prepare(case: Case, seed: int, rank: Rank, device: torch.device) -> None:
@@ -129,11 +128,11 @@ def _prepare(case: Case, seed: int, rank: Rank, device: torch.device) -> None:
 
 def _check_support(case: Case, device: torch.device) -> None:
     if device.type == "cpu" and case.precision in ("tf32", "fp16"):
-        raise Unsupported(f"precision {case.precision} needs a GPU; this is a CPU")
+        raise UnsupportedError(f"precision {case.precision} needs a GPU; this is a CPU")
     is_old = device.type == "cuda" and torch.cuda.get_device_capability() < (8, 0)
     if is_old and case.precision in ("tf32", "bf16"):
         name = torch.cuda.get_device_name()
-        raise Unsupported(f"precision {case.precision} is not supported by {name}")
+        raise UnsupportedError(f"precision {case.precision} is not supported by {name}")
     if case.attention not in ("auto", "eager"):
         _check_kernel(case, device)
 
@@ -144,7 +143,7 @@ def _check_kernel(case: Case, device: torch.device) -> None:
         with attention_kernel(case.attention):
             nn.functional.scaled_dot_product_attention(query, query, query)
     except RuntimeError as error:
-        raise Unsupported(
+        raise UnsupportedError(
             f"attention kernel {case.attention} does not run in {case.precision}"
             f" on this {device.type}: {error}"
         ) from error
@@ -167,7 +166,9 @@ def _build(case: Case, device: torch.device, findings: Findings) -> nn.Module:
     _add_cost(case, findings)
     if case.mode == "infer":
         model = model.to(DTYPES[case.precision]).eval()
-    return torch.compile(model) if case.compile else model
+    if case.compile:
+        model.compile()  # in place: the module keeps its type and its names
+    return model
 
 
 def _add_cost(case: Case, findings: Findings) -> None:
@@ -196,11 +197,11 @@ def _infer(
             return output
 
         findings.add_steps(
-            time_steps(step, clock_for(images.device), case.timing, any_rank)
+            time_steps(step, clock_for(images.device), case.timing, largest_of_ranks)
         )
         if rank.rank == 0:
             _measure_latency(case, model, images[:1].clone(), findings)
-        any_rank(False)  # the others wait: rank 0 has the machine to itself
+        wait_for_all_ranks()  # rank 0 had the machine to itself
         findings.metrics += measure_peak_memory(step, images.device)
 
 
@@ -235,7 +236,7 @@ def _train(
         loss = engine.step(images, labels)
 
     findings.add_steps(
-        time_steps(step, clock_for(images.device), case.timing, any_rank)
+        time_steps(step, clock_for(images.device), case.timing, largest_of_ranks)
     )
     findings.metrics += measure_peak_memory(step, images.device)
     findings.add(loss=_finite(sum_over_ranks(loss).item() / rank.world_size))
@@ -279,16 +280,16 @@ def _fixed_batch(case: Case, dataset: Dataset, rank: Rank) -> tuple[Tensor, Tens
 
 def _finite(loss: float) -> float:
     if not math.isfinite(loss):
-        raise NonFiniteLoss(loss)
+        raise NonFiniteLossError(loss)
     return loss
 
 
 def _classify(error: Exception) -> tuple[Status, str]:
     """The status and the one-sentence reason of a trial that ended with `error`."""
     reason = str(error) or type(error).__name__
-    if isinstance(error, Unsupported):
+    if isinstance(error, UnsupportedError):
         return "skipped", reason
-    if isinstance(error, NonFiniteLoss):
+    if isinstance(error, NonFiniteLossError):
         return "nan", reason
     if _is_out_of_memory(error):
         return "oom", reason.partition("\n")[0]

@@ -9,7 +9,11 @@ from typing import Any, NamedTuple
 
 from tlbench.db.query import RunRecord, TrialRecord
 from tlbench.result import STATUSES
-from tlbench.statistics import Interval, interval_of_trials
+from tlbench.statistics import (
+    Interval,
+    interval_of_percentages,
+    interval_of_trials,
+)
 from tlbench.suites.spec import MODES, Case, Mode, Suite
 
 ACCURACY_METRICS = frozenset(
@@ -18,7 +22,7 @@ ACCURACY_METRICS = frozenset(
 """Metrics that mean something only of trained weights."""
 
 DEVICE_MEMORY = "peak_memory_allocated_bytes"
-HOST_MEMORY = "peak_memory_host_rss_bytes"
+HOST_MEMORY = "peak_memory_host_growth_bytes"
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,9 @@ class CaseTrials:
         values = list(self.values(metric).values())
         if not values:
             return Summary(None, None, 0, self._why_missing(metric))
-        return Summary(median(values), interval_of_trials(values), len(values))
+        is_share = metric.endswith("_percent")
+        interval = (interval_of_percentages if is_share else interval_of_trials)(values)
+        return Summary(median(values), interval, len(values))
 
     def _why_missing(self, metric: str) -> str:
         if not self.finished:

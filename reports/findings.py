@@ -4,7 +4,12 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from tlbench.reports.cases import CaseTrials, describe_setting, describe_statuses
+from tlbench.reports.cases import (
+    HOST_MEMORY,
+    CaseTrials,
+    describe_setting,
+    describe_statuses,
+)
 from tlbench.reports.compare import ACCURACY, THROUGHPUT, TIMED_MODES, Comparison
 from tlbench.statistics import EQUIVALENCE_BAND, LEVEL, Difference, Interval, Ratio
 from tlbench.suites.spec import Case
@@ -154,9 +159,10 @@ def _memory(chosen: Comparison) -> str | None:
     ratio = chosen.ratio(chosen.memory_metric)
     if ratio.value is None:
         return None
-    whose = "host" if "host" in chosen.memory_metric else "device"
+    is_host = chosen.memory_metric == HOST_MEMORY
+    what = "memory that its steps take" if is_host else "peak device memory"
     return (
-        f"its peak {whose} memory is {format_number(ratio.value, 3)} times that of"
+        f"the {what} is {format_number(ratio.value, 3)} times that of"
         f" {chosen.base.model} ({describe_evidence(ratio)})"
     )
 

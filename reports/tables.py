@@ -1,9 +1,15 @@
 """The tables of the report: what stands in each cell, and what it sorts by."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tlbench.reports.cases import CaseTrials, Summary, describe_statuses
+from tlbench.reports.cases import (
+    DEVICE_MEMORY,
+    HOST_MEMORY,
+    CaseTrials,
+    Summary,
+    describe_statuses,
+)
 from tlbench.reports.compare import ACCURACY, Comparison
 from tlbench.reports.findings import describe_evidence, signed
 from tlbench.reports.quantities import QUANTITIES
@@ -41,14 +47,45 @@ class Table:
     rows: tuple[Row, ...]
 
 
+SUMMARY = (
+    "throughput_samples_per_s",
+    "latency_p50_s",
+    DEVICE_MEMORY,
+    HOST_MEMORY,
+    "top1_percent",
+    "train_time_s",
+)
+"""The metrics that a terminal has room for."""
+
+
+def summary_table(cases: Sequence[CaseTrials]) -> Table:
+    """Every case in one line: its trials and the metrics of the summary it has."""
+    shown = _measured(cases, SUMMARY)
+    return Table(
+        headings=("case", "mode", "trials", *(QUANTITIES[n].heading for n in shown)),
+        rows=tuple(
+            Row(
+                cells=(
+                    _word(case.label),
+                    _word(case.mode),
+                    _word(describe_statuses(case.statuses)),
+                    *(metric_cell(name, case.summary(name)) for name in shown),
+                ),
+                mode=case.mode,
+            )
+            for case in cases
+        ),
+    )
+
+
+def _measured(cases: Sequence[CaseTrials], names: Iterable[str]) -> list[str]:
+    """Those of the metrics that at least one case has."""
+    return [name for name in names if any(case.values(name) for case in cases)]
+
+
 def case_table(cases: Sequence[CaseTrials], compared: Sequence[Comparison]) -> Table:
     """Every case with each metric that at least one of them has."""
-    summaries = [{name: case.summary(name) for name in QUANTITIES} for case in cases]
-    shown = [
-        name
-        for name in QUANTITIES
-        if any(summary[name].value is not None for summary in summaries)
-    ]
+    shown = _measured(cases, QUANTITIES)
     speedups = {id(c.other): c for c in compared}
     return Table(
         headings=(
@@ -65,13 +102,13 @@ def case_table(cases: Sequence[CaseTrials], compared: Sequence[Comparison]) -> T
             Row(
                 cells=(
                     *_setting_cells(case),
-                    *(metric_cell(name, summary[name]) for name in shown),
+                    *(metric_cell(name, case.summary(name)) for name in shown),
                     _speedup_cell(speedups.get(id(case))),
                 ),
                 mode=case.mode,
                 has_failures=len(case.finished) < len(case.trials),
             )
-            for case, summary in zip(cases, summaries, strict=True)
+            for case in cases
         ),
     )
 

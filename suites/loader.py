@@ -193,7 +193,7 @@ class _Models:
         """The models of one entry; none where it is a mistake."""
         try:
             if isinstance(entry.content, str):
-                return [_named(name) for name in expand_braces(entry.content)]
+                return [parse_model(name) for name in expand_braces(entry.content)]
             if isinstance(entry.content, dict):
                 return [self._spelled_out(entry)]
         except SuiteError as error:  # in a mapping, from the short form TL8@1/4
@@ -220,15 +220,6 @@ class _Models:
                 " another name, or none, would be right",
             )
         return model
-
-
-def _named(name: str) -> ModelSpec:
-    if ".py:" in name:  # the builder of a user's own file, as in my_models.py:build
-        raise SuiteError(
-            f"{name!r} names a model of a user's own file,"
-            " which this version does not build"
-        )
-    return parse_model(name)
 
 
 def _published(name: str) -> ModelSpec | None:

@@ -66,6 +66,11 @@ def parse_model(text: str) -> ModelSpec:
         raise SuiteError(
             f"{text!r} names a video model, which this version does not build"
         )
+    if ".py:" in text:  # the builder of a user's own file, as in my_models.py:build
+        raise SuiteError(
+            f"{text!r} names a model of a user's own file, which this version does not"
+            " build"
+        )
     head = _HEAD.match(text)
     if head is None:
         _refuse(text, "a name begins with variant and patch size, as in ViT-B/16")

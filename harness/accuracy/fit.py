@@ -11,7 +11,7 @@ from torch import Tensor
 from tlbench.accuracy.evaluate import Accuracy, evaluate
 from tlbench.data import Dataset, Split
 from tlbench.engine import TrainingEngine, sum_over_ranks
-from tlbench.errors import NonFiniteLoss, TrialError
+from tlbench.errors import NonFiniteLossError, TrialError
 from tlbench.rank import Rank
 from tlbench.suites.spec import Case
 
@@ -102,7 +102,7 @@ def _train_epoch(
     mean_losses = sum_over_ranks(torch.stack(losses).double()) / rank.world_size
     for step_loss in mean_losses.tolist():
         if not math.isfinite(step_loss):
-            raise NonFiniteLoss(step_loss, len(curves.loss))
+            raise NonFiniteLossError(step_loss, len(curves.loss))
         curves.loss.append(step_loss)
 
 
@@ -112,9 +112,9 @@ def _batches(
     """This rank's indices of each batch; a last batch that is not full is left out."""
     generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
     order = torch.randperm(num_samples, generator=generator)
-    for batch in order.split(case.batch_size):
-        if len(batch) == case.batch_size:
-            yield batch[rank.rank :: rank.world_size]
+    whole = num_samples // case.batch_size
+    for batch in order[: whole * case.batch_size].view(whole, case.batch_size):
+        yield batch[rank.rank :: rank.world_size]
 
 
 def schedule(step: int, steps: int, warmup_steps: float) -> float:

@@ -7,6 +7,7 @@ inside one, the results are looked at to decide whether to go on.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 from typing import Literal, TypeVar
 
@@ -18,8 +19,9 @@ from tlbench.suites.spec import Timing
 T = TypeVar("T")
 Step = Callable[[], object]
 Clock = Callable[[Step, int], list[float]]
-Agree = Callable[[bool], bool]
-"""Makes one decision of the decisions of all ranks, so that they step alike."""
+Agree = Callable[[int], int]
+"""Gives all ranks the largest of their numbers or decisions, so that they step alike:
+a step may wait for the other ranks, and one too many would wait for ever."""
 
 WINDOW = 5
 """Steps whose median stands for the speed at one moment of the warm-up."""
@@ -64,14 +66,17 @@ def host_clock(step: Step, count: int) -> list[float]:
 
 def cuda_clock(step: Step, count: int) -> list[float]:
     """Time steps on the GPU by events, so that the host may run ahead of it."""
-    marks = [torch.cuda.Event(enable_timing=True) for _ in range(count + 1)]
+    marks = [
+        torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch's
+        for _ in range(count + 1)
+    ]
     torch.cuda.synchronize()
     marks[0].record()
     for mark in marks[1:]:
         step()
         mark.record()
     torch.cuda.synchronize()
-    return [a.elapsed_time(b) / 1e3 for a, b in zip(marks, marks[1:], strict=False)]
+    return [a.elapsed_time(b) / 1e3 for a, b in pairwise(marks)]
 
 
 def clock_for(device: torch.device) -> Clock:
@@ -79,7 +84,7 @@ def clock_for(device: torch.device) -> Clock:
 
 
 def time_steps(
-    step: Step, clock: Clock, timing: Timing, agree: Agree = bool
+    step: Step, clock: Clock, timing: Timing, agree: Agree = int
 ) -> StepTimes:
     """Warm up, then time `step` until its median is known well enough."""
     warmup, is_settled = _warm_up(step, clock, timing.max_time_s, agree)
@@ -87,7 +92,7 @@ def time_steps(
     stopped_by: StoppedBy | None = None
     deadline = time.perf_counter() + timing.max_time_s
     while stopped_by is None:
-        count = _chunk_length(steps or warmup, clock)
+        count = agree(_chunk_length(steps or warmup, clock))
         steps += clock(step, min(count, timing.max_steps - len(steps)))
         stopped_by = _reason_to_stop(steps, timing, deadline, agree)
     return StepTimes(tuple(warmup), tuple(steps), stopped_by, is_settled)

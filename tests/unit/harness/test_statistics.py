@@ -12,6 +12,7 @@ from scipy import stats
 from tlbench.statistics import (
     compare_difference,
     compare_ratio,
+    interval_of_percentages,
     interval_of_trials,
     median_interval,
     percentile,
@@ -85,6 +86,19 @@ def test_interval_of_trials_is_the_t_interval_of_the_logarithms() -> None:
     low, high = stats.t.interval(0.95, 2, loc=logs.mean(), scale=stats.sem(logs))
     interval = interval_of_trials(medians)
     assert interval == pytest.approx((math.exp(low), math.exp(high)), rel=1e-9)
+
+
+def test_interval_of_percentages_is_the_t_interval_and_stays_a_percentage() -> None:
+    # t(0.975, 2) = 4.3027; mean 90, standard error 2 / sqrt(3)
+    low, high = interval_of_percentages([88.0, 90.0, 92.0]) or (0, 0)
+    assert (low, high) == pytest.approx(
+        (90 - 4.3027 * 1.1547, 90 + 4.3027 * 1.1547), 1e-4
+    )
+    assert interval_of_percentages([99.0, 100.0]) == (
+        pytest.approx(93.147, 1e-4),
+        100.0,
+    )
+    assert interval_of_percentages([95.0]) is None
 
 
 @pytest.mark.parametrize("medians", [[], [0.01], [0.01, 0.0, 0.02]])

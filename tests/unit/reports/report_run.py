@@ -137,7 +137,7 @@ def timed(
             "throughput_samples_per_s": value,
             "latency_p50_s": 1 / value,
             "peak_memory_allocated_bytes": None,
-            "peak_memory_host_rss_bytes": memory,
+            "peak_memory_host_growth_bytes": memory,
         }
         for value in throughputs
     ]

@@ -56,10 +56,10 @@ def test_bars_carry_median_interval_and_n(smoke_charts: Charts) -> None:
     assert "105.0 (93.2 to 118), n=3" in texts(smoke_charts["throughput"])
 
 
-def test_memory_is_shown_in_gibibytes(smoke_charts: Charts) -> None:
+def test_memory_is_shown_in_mebibytes(smoke_charts: Charts) -> None:
     shown = texts(smoke_charts["memory"])
-    assert "0.7451, n=3" in shown  # 8e8 bytes
-    assert "inference: peak memory, host [GiB]" in shown
+    assert "762.9, n=3" in shown  # 8e8 bytes
+    assert "inference: memory of the steps [MiB]" in shown
 
 
 def test_speedup_names_realised_and_predicted(smoke_charts: Charts) -> None:

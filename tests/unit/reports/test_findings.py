@@ -42,8 +42,8 @@ def test_the_usual_run_is_answered_in_three_sentences(run: RunBuilder) -> None:
     )
     assert cost.startswith(
         "For ViT-tiny+TL8@1, the count of multiply-adds predicts 2.00 times the speed,"
-        " of which 95.9 % is realised (95 % interval 87.3 to 105 %), and its peak host"
-        " memory is 0.500 times that of ViT-tiny"
+        " of which 95.9 % is realised (95 % interval 87.3 to 105 %), and the memory"
+        " that its steps take is 0.500 times that of ViT-tiny"
     )
 
 

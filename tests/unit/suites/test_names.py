@@ -176,6 +176,11 @@ def test_token_learner_is_read_alone_relative_to_the_depth() -> None:
             "'ViT-L/16@512+pool4@9,18' names a pooling baseline,"
             " which this version does not build",
         ),
+        (
+            "my_models.py:build",
+            "'my_models.py:build' names a model of a user's own file,"
+            " which this version does not build",
+        ),
     ],
 )
 def test_reserved_name_is_not_built_yet(name: str, message: str) -> None:

@@ -1,0 +1,92 @@
+"""The peak of a pass: what its steps need, and nothing of what was before."""
+
+import pytest
+import torch
+
+from tlbench.measure import memory
+from tlbench.measure.memory import CANNOT_RESET, NO_GPU, measure_peak_memory
+from tlbench.result import Metric
+
+CPU = torch.device("cpu")
+MB = 10**6
+SIZE = 200 * MB
+PIECE = 50_000
+
+
+def growth(step: object) -> float:
+    assert callable(step)
+    metrics = {m.name: m.value for m in measure_peak_memory(step, CPU)}
+    value = metrics["peak_memory_host_growth_bytes"]
+    assert value is not None
+    return value
+
+
+def allocate() -> None:
+    torch.ones(SIZE // 4)
+
+
+def nothing() -> None:
+    pass
+
+
+def test_growth_is_what_a_step_allocates() -> None:
+    assert growth(allocate) == pytest.approx(SIZE, abs=10 * MB)
+
+
+def test_steps_that_free_what_they_take_do_not_add_up() -> None:
+    def twice() -> None:
+        allocate()
+        allocate()
+
+    assert growth(twice) == pytest.approx(SIZE, abs=10 * MB)
+
+
+def test_an_earlier_peak_does_not_count() -> None:
+    allocate()
+    assert growth(nothing) < 10 * MB
+
+
+def test_what_is_held_between_the_steps_is_no_growth() -> None:
+    held = torch.ones(SIZE // 4)
+    assert growth(nothing) < 10 * MB
+    assert held[0] == 1
+
+
+def test_freed_small_pieces_do_not_hide_what_a_step_needs() -> None:
+    """The allocator keeps them, and would serve the step from them without growth."""
+
+    def pieces() -> list[bytes]:
+        return [bytes([1]) * PIECE for _ in range(SIZE // PIECE)]
+
+    last = pieces()[-1]  # holds the end of the heap, so that it cannot shrink
+    assert growth(pieces) == pytest.approx(SIZE, abs=20 * MB)
+    assert len(last) == PIECE
+
+
+def test_the_peak_of_the_process_holds_its_growth() -> None:
+    metrics = {m.name: m.value for m in measure_peak_memory(allocate, CPU)}
+    peak = metrics["peak_memory_host_rss_bytes"]
+    grown = metrics["peak_memory_host_growth_bytes"]
+    assert peak is not None
+    assert grown is not None
+    assert peak > grown + 50 * MB  # torch itself
+
+
+def test_values_of_a_gpu_are_unknown_on_a_cpu_with_the_reason() -> None:
+    unknown = [m for m in measure_peak_memory(nothing, CPU) if m.value is None]
+    assert unknown == [
+        Metric("peak_memory_allocated_bytes", None, NO_GPU),
+        Metric("peak_memory_reserved_bytes", None, NO_GPU),
+        Metric("peak_memory_device_used_bytes", None, NO_GPU),
+    ]
+
+
+def test_a_kernel_that_keeps_its_peak_leaves_the_value_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "_reset_host_peak", lambda: False)
+    metrics = measure_peak_memory(nothing, CPU)
+    assert metrics[:2] == (
+        Metric("peak_memory_host_rss_bytes", None, CANNOT_RESET),
+        Metric("peak_memory_host_growth_bytes", None, CANNOT_RESET),
+    )
