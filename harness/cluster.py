@@ -111,6 +111,11 @@ class Cluster:
         """Where trials run that leave the choice to us."""
         return "cuda" if any(node.get("GPU", 0) for node in self._nodes) else "cpu"
 
+    @property
+    def cpu_cores(self) -> int:
+        """Cores of the smallest node, as Ray counts them."""
+        return int(min(node.get("CPU", 0) for node in self._nodes))
+
     def time_worker(self) -> float:
         """Seconds until a fresh worker on one CPU has answered."""
         start = time.perf_counter()
@@ -158,8 +163,8 @@ class Cluster:
 
     def _share(self, ranks: int) -> float:
         """Cores of each of `ranks` that fill a node; a fraction if they are many."""
-        cores = min(node.get("CPU", 0) for node in self._nodes)
-        return max(cores // ranks, 1) if cores >= ranks else cores / ranks
+        cores = self.cpu_cores
+        return cores // ranks if cores >= ranks else cores / ranks
 
     def _collect(
         self, trial: Trial, workers: Sequence[Any], timeout_s: float

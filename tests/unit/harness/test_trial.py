@@ -1,0 +1,299 @@
+"""One trial on one rank: what it brings back, and that every failure is a result."""
+
+import math
+import multiprocessing
+import os
+import resource
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+from tlbench import trial
+from tlbench.models import cost
+from tlbench.rank import Rank
+from tlbench.result import TrialResult
+from tlbench.suites.spec import Case, Mode, ModelSpec
+from tlbench.trial import run_rank
+
+MODEL = ModelSpec(
+    name="tiny",
+    image_size=8,
+    patch_size=4,
+    embed_dim=16,
+    depth=2,
+    num_heads=2,
+    mlp_dim=32,
+)
+QUICK = {"min_steps": 6, "max_steps": 12, "max_time_s": 1.0}
+COST = {"params", "trainable_params", "macs", "flops"}
+TIMES = {"import_time_s", "build_time_s", "measure_time_s"}
+MEMORY = {
+    "peak_memory_allocated_bytes",
+    "peak_memory_reserved_bytes",
+    "peak_memory_device_used_bytes",
+    "peak_memory_host_rss_bytes",
+    "peak_memory_host_growth_bytes",
+}
+LATENCY = {"latency_p50_s", "latency_p90_s", "latency_p99_s"}
+LITTLE_MEMORY_BYTES = 4 * 2**30
+TIMEOUT_S = 120
+
+
+def make_case(mode: Mode, **changes: Any) -> Case:
+    settings = {"model": MODEL, "mode": mode, "data": "digits", "timing": QUICK}
+    return Case.model_validate(settings | changes)
+
+
+def run_alone(case: Case, seed: int = 0) -> TrialResult:
+    """Run as the only rank."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    rank = Rank(0, 1, 0, 1, "127.0.0.1", port, "cpu", 1)
+    return run_rank(case, seed, rank, import_time_s=0.5)
+
+
+def _run_in_little_memory(case: Case) -> TrialResult:
+    resource.setrlimit(resource.RLIMIT_AS, (LITTLE_MEMORY_BYTES, LITTLE_MEMORY_BYTES))
+    return run_alone(case)
+
+
+def in_fresh_process(function: Any, *arguments: Any) -> Any:
+    """Call in a process of its own, as DeepSpeed allows one process group in each."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as process:
+        return process.submit(function, *arguments).result(TIMEOUT_S)
+
+
+@cache
+def trained(seed: int = 0) -> TrialResult:
+    result = in_fresh_process(run_alone, make_case("train"), seed)
+    assert isinstance(result, TrialResult)
+    return result
+
+
+@cache
+def fitted() -> TrialResult:
+    fit = {"epochs": 3, "target_top1_percent": 20.0}
+    case = make_case("fit", batch_size=16, fit=fit, optimizer={"learning_rate": 3e-3})
+    result = in_fresh_process(run_alone, case)
+    assert isinstance(result, TrialResult)
+    return result
+
+
+@pytest.fixture(autouse=True)
+def _process_is_left_as_it_was() -> Iterator[None]:
+    environment, threads = dict(os.environ), torch.get_num_threads()
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(threads)
+
+
+def values(result: TrialResult) -> dict[str, float | None]:
+    assert result.status == "ok", result.traceback
+    found = {metric.name: metric.value for metric in result.metrics}
+    assert len(found) == len(result.metrics), "a metric was measured twice"
+    return found
+
+
+def arrays(result: TrialResult) -> dict[str, tuple[float, ...]]:
+    return {series.name: series.values for series in result.series}
+
+
+def test_profile_counts_the_operations_in_two_ways() -> None:
+    found = values(run_alone(make_case("profile")))
+    assert found.keys() == COST | {"train_flops", "counter_macs", "import_time_s"}
+    assert found["params"] == found["trainable_params"] == cost.params(MODEL, 10)
+    assert found["macs"] == found["counter_macs"] == cost.macs(MODEL, 10)
+    assert found["flops"] == 2 * cost.macs(MODEL, 10)
+    assert found["train_flops"] == cost.train_flops(MODEL, 10)
+
+
+def test_infer_brings_speed_latency_and_memory() -> None:
+    result = run_alone(make_case("infer"))
+    found, series = values(result), arrays(result)
+    assert found.keys() == COST | TIMES | MEMORY | LATENCY | {"first_step_time_s"}
+    assert series.keys() == {"warmup_step_time_s", "step_time_s", "latency_s"}
+    assert found["import_time_s"] == 0.5
+    assert found["first_step_time_s"] == series["warmup_step_time_s"][0]
+    assert result.notes.keys() == {"stopped_by", "warmup"}
+    assert result.machine is not None
+    assert result.machine.versions["torch"] == torch.__version__
+
+
+def test_latency_is_known_to_the_99th_percentile_where_steps_are_enough() -> None:
+    result = run_alone(make_case("infer"))
+    found, times = values(result), sorted(arrays(result)["latency_s"])
+    assert len(times) == trial.LATENCY_STEPS
+    p50, p99 = found["latency_p50_s"], found["latency_p99_s"]
+    assert p50 is not None
+    assert p99 is not None
+    assert times[99] <= p50 <= times[100]
+    assert times[197] <= p99 <= times[198]
+
+
+def test_latency_has_no_99th_percentile_of_a_few_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trial, "LATENCY_STEPS", 99)
+    result = run_alone(make_case("infer"))
+    reasons = {m.name: m.reason for m in result.metrics if m.name in LATENCY}
+    assert reasons == {
+        "latency_p50_s": None,
+        "latency_p90_s": None,
+        "latency_p99_s": "99 steps are too few",
+    }
+
+
+def test_inference_needs_no_process_group() -> None:
+    run_alone(make_case("infer"))
+    assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize("mode", ["infer", "train", "fit"])
+@pytest.mark.parametrize("precision", ["tf32", "fp16"])
+def test_precisions_of_a_gpu_are_skipped_on_a_cpu(mode: Mode, precision: str) -> None:
+    result = run_alone(make_case(mode, precision=precision))
+    assert result.status == "skipped"
+    assert result.reason == f"precision {precision} needs a GPU; this is a CPU"
+
+
+def test_an_attention_kernel_that_cannot_run_here_is_skipped() -> None:
+    result = run_alone(make_case("infer", attention="cudnn"))
+    assert result.status == "skipped"
+    assert result.reason is not None
+    start = "attention kernel cudnn does not run in fp32 on this cpu: "
+    assert result.reason.startswith(start)
+
+
+@pytest.mark.parametrize("attention", ["auto", "math", "flash", "eager"])
+def test_attention_kernels_of_a_cpu_run(attention: str) -> None:
+    assert run_alone(make_case("infer", attention=attention)).status == "ok"
+
+
+def test_an_unknown_failure_is_an_error_with_its_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def build_badly(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("no tokens\nsecond line")
+
+    monkeypatch.setattr(trial, "build_vit", build_badly)
+    result = run_alone(make_case("infer"))
+    assert result.status == "error"
+    assert result.reason == "ZeroDivisionError: no tokens"
+    assert result.traceback is not None
+    assert "in build_badly" in result.traceback
+    assert result.machine is not None
+
+
+def test_a_model_that_is_not_its_closed_form_is_an_error_that_names_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    built = cost.params(MODEL, 10)
+    monkeypatch.setattr(cost, "params", lambda *_: 7)
+    result = run_alone(make_case("infer"))
+    assert result.status == "error"
+    assert result.reason == (
+        f"the built model has {built:,} parameters, its closed form 7"
+    )
+
+
+def test_a_failure_without_words_is_named_by_its_kind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def build_badly(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(trial, "build_vit", build_badly)
+    result = run_alone(make_case("infer"))
+    assert (result.status, result.reason) == ("oom", "MemoryError")
+
+
+@pytest.mark.slow
+def test_a_batch_larger_than_the_memory_is_out_of_memory() -> None:
+    case = make_case("infer", data="synthetic", batch_size=1_000_000)  # 49 GB
+    result = in_fresh_process(_run_in_little_memory, case)
+    assert result.status == "oom"
+    assert "allocate" in result.reason
+    assert "\n" not in result.reason
+    assert "Traceback" in result.traceback
+
+
+@pytest.mark.slow
+def test_train_brings_speed_memory_and_the_last_loss() -> None:
+    result = trained()
+    found, series = values(result), arrays(result)
+    expected = COST | TIMES | MEMORY | {"train_flops", "first_step_time_s", "loss"}
+    assert found.keys() == expected
+    assert series.keys() == {"warmup_step_time_s", "step_time_s"}
+    loss = found["loss"]
+    assert loss is not None
+    assert 0 < loss < math.log(10)  # what guessing would cost
+
+
+@pytest.mark.slow
+def test_fit_brings_accuracy_and_its_curves() -> None:
+    result = fitted()
+    found, series = values(result), arrays(result)
+    assert found.keys() == COST | TIMES | {
+        "train_flops",
+        "top1_percent",
+        "top5_percent",
+        "n_eval",
+        "train_time_s",
+        "time_to_accuracy_s",
+        "loss",
+    }
+    steps = 3 * (1442 // 16)
+    assert len(series["loss"]) == len(series["learning_rate"]) == steps
+    assert len(series["eval_top1_percent"]) == len(series["eval_time_s"]) == 3
+    assert found["loss"] == series["loss"][-1]
+    assert found["top1_percent"] == series["eval_top1_percent"][-1]
+    assert found["train_time_s"] == series["eval_time_s"][-1]
+    assert found["n_eval"] == 355
+
+
+@pytest.mark.slow
+def test_fit_learns_the_digits_better_than_guessing() -> None:
+    found, series = values(fitted()), arrays(fitted())
+    top1, top5 = found["top1_percent"], found["top5_percent"]
+    assert top1 is not None
+    assert top5 is not None
+    assert 20 < top1 <= top5
+    reached = next(
+        elapsed
+        for percent, elapsed in zip(
+            series["eval_top1_percent"], series["eval_time_s"], strict=True
+        )
+        if percent >= 20
+    )
+    assert found["time_to_accuracy_s"] == reached
+
+
+@pytest.mark.slow
+def test_an_accuracy_that_is_never_reached_has_no_time() -> None:
+    fit = {"epochs": 1, "target_top1_percent": 100.0}
+    case = make_case("fit", batch_size=64, fit=fit, optimizer={"learning_rate": 1e-5})
+    result = in_fresh_process(run_alone, case)
+    (metric,) = [m for m in result.metrics if m.name == "time_to_accuracy_s"]
+    assert (metric.value, metric.reason) == (None, "top-1 never reached 100 %")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mode", "reason"),
+    [("train", "the loss is nan"), ("fit", "the loss is nan at optimiser step ")],
+)
+def test_training_that_leaves_the_finite_numbers_is_nan(
+    mode: Mode, reason: str
+) -> None:
+    case = make_case(mode, optimizer={"learning_rate": 1e30}, fit={"epochs": 1})
+    result = in_fresh_process(run_alone, case)
+    assert result.status == "nan"
+    assert result.reason.startswith(reason)
