@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tlbench.errors import TlbenchError
 from tlbench.machine import fingerprint
-from tlbench.units import format_bytes, format_rate
+from tlbench.units import format_bytes, format_si
 
 if TYPE_CHECKING:
     import torch
@@ -103,7 +103,8 @@ def _precisions() -> Iterator[Check]:
     }
     faster = max(rates, key=lambda name: rates[name])
     measured = ", ".join(
-        f"{name} {format_rate(rate, 'FLOP')}" for name, rate in rates.items()
+        f"{name} {format_si(rate, 'FLOP/s', prefix='G')}"
+        for name, rate in rates.items()
     )
     state: State = "works" if rates["bf16"] >= rates["fp32"] else "limited"
     yield Check("precision", state, f"{faster} is faster: {measured} in a matmul")

@@ -80,9 +80,7 @@ class CaseTrials:
         values = list(self.values(metric).values())
         if not values:
             return Summary(None, None, 0, self._why_missing(metric))
-        is_share = metric.endswith("_percent")
-        interval = (interval_of_percentages if is_share else interval_of_trials)(values)
-        return Summary(median(values), interval, len(values))
+        return Summary(median(values), _interval(metric, values), len(values))
 
     def _why_missing(self, metric: str) -> str:
         if not self.finished:
@@ -93,6 +91,14 @@ class CaseTrials:
             if metric in trial.reasons:
                 return trial.reasons[metric]
         return f"not measured in mode {self.mode}"
+
+
+def _interval(metric: str, values: Sequence[float]) -> Interval | None:
+    if len(set(values)) == 1:  # counted, not measured
+        return None
+    if metric.endswith("_percent"):
+        return interval_of_percentages(values)
+    return interval_of_trials(values)
 
 
 def describe_statuses(statuses: Mapping[str, int]) -> str:

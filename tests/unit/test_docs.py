@@ -4,9 +4,8 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import click
 import pytest
 import typer.main
 import yaml
@@ -38,8 +37,6 @@ from tlbench.suites.spec import (
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
-SET_UP = ["pip install . && tlbench run smoke --report smoke.html"]
-TESTS = ["pip install tox && tox"]
 
 SETTINGS: dict[str, type[Spec]] = {
     "Suite": Suite,
@@ -96,8 +93,14 @@ def _section(page: str, heading: str) -> str:
 
 def _rows(markdown: str) -> list[list[str]]:
     """The cells of each row of the tables, headings left out."""
-    lines = re.findall(r"^\| .* \|$", re.sub(r"^\|.*\n\|-.*$", "", markdown, flags=re.M), re.M)
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    lines = re.findall(r"^\|.*\|$", markdown, re.M)
+    rules = [number for number, line in enumerate(lines) if line.startswith("|-")]
+    bodies = (
+        line
+        for number, line in enumerate(lines)
+        if number not in rules and number + 1 not in rules
+    )
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in bodies]
 
 
 def _code(markdown: str) -> list[str]:
@@ -106,13 +109,237 @@ def _code(markdown: str) -> list[str]:
     return re.findall(r"`([^`\n]+)`", prose)
 
 
-def _commands() -> dict[str, click.Command]:
+def _commands() -> dict[str, Any]:
     """Every command that does something, by what one types for it."""
-    found: dict[str, click.Command] = {}
-    pending = [("tlbench", typer.main.get_command(app))]
-    for name, command in pending:
+    found: dict[str, Any] = {}
+    pending: list[tuple[str, Any]] = [("tlbench", typer.main.get_command(app))]
+    while pending:
+        name, command = pending.pop(0)
         children = getattr(command, "commands", {})
         pending += [(f"{name} {child}", children[child]) for child in children]
         if not children:
             found[name] = command
     return found
+
+
+# ---------------------------------------------------------------- commands and links
+
+
+def test_readme_has_exactly_the_two_set_up_commands_before_its_first_section() -> None:
+    first_screen = (ROOT / "README.md").read_text().partition("\n## ")[0]
+    commands = re.findall(r"^```sh\n(.*?)\n```$", first_screen, re.M | re.S)
+    assert commands == [
+        "pip install . && tlbench run smoke --report smoke.html",
+        "pip install tox && tox",
+    ]
+
+
+def test_readme_lists_the_commands_of_the_command_line() -> None:
+    table = _rows((ROOT / "README.md").read_text().partition("## Commands")[2])
+    listed = [row[0].strip("`") for row in table]
+    assert listed == list(_commands())
+
+
+def test_shell_examples_use_commands_and_options_that_there_are() -> None:
+    commands, examples = _commands(), []
+    for block in _blocks("sh"):
+        examples += re.findall(r"tlbench [^#&\n]*", block.content)
+    assert examples
+    for example in examples:
+        name = max((c for c in commands if f"{example} ".startswith(f"{c} ")), key=len)
+        known = {option for p in commands[name].params for option in p.opts}
+        assert set(re.findall(r"--[\w-]+", example)) <= known, example
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_resolve(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
+    missing = [
+        link
+        for link in links
+        if not link.startswith("https://") and not (page.parent / link).exists()
+    ]
+    assert not missing
+
+
+def test_readme_leads_to_every_page() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert [
+        page for page in DOCS.glob("*.md") if f"(docs/{page.name})" not in readme
+    ] == []
+
+
+# ---------------------------------------------------------------- suites
+
+
+def test_every_yaml_block_is_a_suite_or_marked() -> None:
+    blocks = [block for page in PAGES for block in _blocks_of(page)]
+    marks = {block.mark for block in blocks if block.language in {"yaml", "yml"}}
+    assert marks == {"", "fragment", "refused"}
+
+
+@pytest.mark.parametrize("block", _blocks("yaml"), ids=lambda block: block.title)
+def test_examples_of_suites_load(block: Block) -> None:
+    assert parse_suite(block.content, "suite.yaml").cases
+
+
+@pytest.mark.parametrize(
+    "block", _blocks("yaml", "fragment"), ids=lambda block: block.title
+)
+def test_fragments_load_beside_a_model_and_a_mode(block: Block) -> None:
+    given = yaml.safe_load(block.content)
+    added = {k: v for k, v in BASE_OF_FRAGMENTS.items() if k not in given}
+    assert added, "a suite in its own right needs no mark"
+    assert parse_suite(f"{block.content}\n{yaml.safe_dump(added)}", "suite.yaml").cases
+
+
+def test_errors_are_shown_word_for_word() -> None:
+    page = (DOCS / "suites.md").read_text()
+    shown = re.findall(
+        r"^```yaml refused\n(.*?)^```$.*?^```text\n(.*?)\n```$", page, re.M | re.S
+    )
+    assert len(shown) == len(_blocks("yaml", "refused"))
+    for content, message in shown:
+        with pytest.raises(SuiteError) as caught:
+            parse_suite(content, "suite.yaml")
+        assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("heading", SETTINGS)
+def test_settings_are_documented_with_their_defaults(heading: str) -> None:
+    documented = {
+        row[0].strip("`"): row[1] for row in _rows(_section("suites.md", heading))
+    }
+    fields = SETTINGS[heading].model_fields
+    assert documented.keys() - {"models"} == fields.keys() - WRITTEN_AS_MODELS
+    for name, field in fields.items():
+        if name not in WRITTEN_AS_MODELS and not field.is_required():
+            is_group = isinstance(field.default, Spec)
+            told = documented[name]
+            assert is_group or yaml.safe_load(told.strip("`")) == field.default, name
+
+
+def test_default_repeats_are_documented() -> None:
+    table = {row[0]: row[1] for row in _rows(_section("suites.md", "Suite"))}
+    assert table["`repeats`"] == f"{DEFAULT_REPEATS} for each mode"
+
+
+# ---------------------------------------------------------------- models
+
+
+def test_model_names_parse_or_are_listed_as_reserved() -> None:
+    page = (DOCS / "models.md").read_text()
+    reserved = re.search(r"^Reserved, .*?\n\n", page, re.M | re.S)
+    assert reserved is not None
+    refused = set(_code(reserved[0]))
+    named = {
+        code
+        for path in PAGES
+        for code in _code(path.read_text())
+        if re.match(r"(ViT|ViViT)-", code)
+    }
+    for name in named - refused:
+        assert [parse_model(single) for single in expand_braces(name)], name
+    for name in refused:
+        with pytest.raises(SuiteError, match="this version does not build"):
+            parse_model(name)
+
+
+def test_sizes_of_the_variants_are_those_of_the_code() -> None:
+    rows = _rows(_section("models.md", "The ViT is timm's"))
+    assert {row[0]: tuple(map(int, row[1:])) for row in rows} == VARIANTS
+
+
+def test_costs_of_models_are_what_tlbench_counts() -> None:
+    counted, published = _cost_tables()
+    for name, params, gmacs in counted:
+        spec = parse_model(name.strip("`"))
+        assert f"{cost.params(spec, 1000):,}" == params
+        assert float(gmacs) == pytest.approx(cost.macs(spec, 1000) / 1e9, rel=1e-3)
+    for name, gflops, gmacs in published:
+        spec = parse_model(name.strip("`"))
+        assert float(gmacs) == pytest.approx(cost.macs(spec, 1000) / 1e9, rel=1e-3)
+        assert 1.003 < float(gflops) / float(gmacs) < 1.01
+
+
+def _cost_tables() -> tuple[list[list[str]], list[list[str]]]:
+    rows = _rows(_section("models.md", "Cost conventions"))
+    return [r for r in rows if "," in r[1]], [r for r in rows if "," not in r[1]]
+
+
+# ---------------------------------------------------------------- measurement
+
+
+def test_modes_and_statuses_are_documented() -> None:
+    for heading, known in (("Modes", MODES), ("Statuses", STATUSES)):
+        rows = _rows(_section("measurement.md", heading))
+        assert [row[0].strip("`") for row in rows] == list(known)
+
+
+def test_metrics_are_documented_and_exist() -> None:
+    rows = _rows(_section("measurement.md", "Metrics"))
+    documented = {name for row in rows for name in _code(row[0])}
+    source = "".join(path.read_text() for path in (ROOT / "harness").rglob("*.py"))
+    assert QUANTITIES.keys() <= documented
+    unknown = documented - QUANTITIES.keys()
+    assert {name for name in unknown if not re.search(rf"\b{name}\b", source)} == set()
+
+
+# ---------------------------------------------------------------- results
+
+
+def test_tables_are_documented_with_all_columns() -> None:
+    for table in Base.metadata.sorted_tables:
+        documented = _code(_section("results.md", f"`{table.name}`"))
+        missing = [c.name for c in table.columns if c.name not in documented]
+        assert not missing, table.name
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `tlbench.db` in the current folder, with a run of one trial."""
+    case = Case(model=parse_model("ViT-Ti/16"), mode="infer")
+    suite = Suite(name="docs", cases=(case,), repeats={"infer": 1})
+    result = TrialResult(
+        "ok",
+        metrics=(
+            Metric("throughput_samples_per_s", 12.5),
+            Metric("latency_p99_s", None, "3 steps are too few"),
+        ),
+        series=(Series("step_time_s", (0.5, 0.25, 0.125)),),
+    )
+    monkeypatch.chdir(tmp_path)
+    with ResultStore.open("tlbench.db", create=True) as store:
+        run_id = store.begin_run(suite=suite, source="docs", command="", planned=1)
+        store.add_trial(
+            run_id,
+            Trial(case, repeat=0, position=0, seed=0),
+            result,
+            started_at=datetime.now(UTC),
+            wall_time_s=1.0,
+            command="",
+        )
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("block", _blocks("sql"), ids=lambda block: block.title)
+def test_sql_examples_find_something(block: Block) -> None:
+    with (
+        ResultStore.open("tlbench.db", read_only=True) as store,
+        store.session() as session,
+    ):
+        rows = session.execute(text(block.content)).all()
+    assert len(rows) == 1
+    assert rows[0][-1] in (12.5, "3 steps are too few")
+
+
+@pytest.mark.usefixtures("database")
+def test_python_examples_print_what_is_stored(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    printed = []
+    for block in _blocks("python"):
+        exec(compile(block.content, block.page.name, "exec"), {})
+        printed.append(capsys.readouterr().out)
+    assert "ViT-Ti/16 infer 12.5" in printed[0]
+    assert "{1: 3}" in printed[1]

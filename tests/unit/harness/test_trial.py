@@ -7,7 +7,7 @@ import resource
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -70,14 +70,7 @@ def in_fresh_process(function: Any, *arguments: Any) -> Any:
         return process.submit(function, *arguments).result(TIMEOUT_S)
 
 
-@cache
-def trained(seed: int = 0) -> TrialResult:
-    result = in_fresh_process(run_alone, make_case("train"), seed)
-    assert isinstance(result, TrialResult)
-    return result
-
-
-@cache
+@pytest.fixture(scope="module")
 def fitted() -> TrialResult:
     fit = {"epochs": 3, "target_top1_percent": 20.0}
     case = make_case("fit", batch_size=16, fit=fit, optimizer={"learning_rate": 3e-3})
@@ -124,7 +117,7 @@ def test_infer_brings_speed_latency_and_memory() -> None:
     assert found["first_step_time_s"] == series["warmup_step_time_s"][0]
     assert result.notes.keys() == {"stopped_by", "warmup"}
     assert result.machine is not None
-    assert result.machine.versions["torch"] == torch.__version__
+    assert result.machine.versions["torch"] == version("torch")
 
 
 def test_latency_is_known_to_the_99th_percentile_where_steps_are_enough() -> None:
@@ -227,7 +220,7 @@ def test_a_batch_larger_than_the_memory_is_out_of_memory() -> None:
 
 @pytest.mark.slow
 def test_train_brings_speed_memory_and_the_last_loss() -> None:
-    result = trained()
+    result = in_fresh_process(run_alone, make_case("train"))
     found, series = values(result), arrays(result)
     expected = COST | TIMES | MEMORY | {"train_flops", "first_step_time_s", "loss"}
     assert found.keys() == expected
@@ -238,9 +231,8 @@ def test_train_brings_speed_memory_and_the_last_loss() -> None:
 
 
 @pytest.mark.slow
-def test_fit_brings_accuracy_and_its_curves() -> None:
-    result = fitted()
-    found, series = values(result), arrays(result)
+def test_fit_brings_accuracy_and_its_curves(fitted: TrialResult) -> None:
+    found, series = values(fitted), arrays(fitted)
     assert found.keys() == COST | TIMES | {
         "train_flops",
         "top1_percent",
@@ -260,8 +252,8 @@ def test_fit_brings_accuracy_and_its_curves() -> None:
 
 
 @pytest.mark.slow
-def test_fit_learns_the_digits_better_than_guessing() -> None:
-    found, series = values(fitted()), arrays(fitted())
+def test_fit_learns_the_digits_better_than_guessing(fitted: TrialResult) -> None:
+    found, series = values(fitted), arrays(fitted)
     top1, top5 = found["top1_percent"], found["top5_percent"]
     assert top1 is not None
     assert top5 is not None

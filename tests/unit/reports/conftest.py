@@ -1,7 +1,8 @@
 """Runs to report on."""
 
 import pytest
-from report_run import RunBuilder, smoke_run
+
+from support.report_run import RunBuilder, smoke_run
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 import statistics
 
 import pytest
-from report_run import RunBuilder, model, timed, trained
 
+from support.report_run import RunBuilder, model, timed, trained
 from tlbench.reports.cases import describe_setting, gather
 from tlbench.suites.spec import Case, Parallelism
 

@@ -3,8 +3,8 @@ import xml.etree.ElementTree as ElementTree
 
 import matplotlib as mpl
 import pytest
-from report_run import RunBuilder, model, smoke_run, timed
 
+from support.report_run import RunBuilder, model, smoke_run, timed
 from tlbench.reports.cases import gather
 from tlbench.reports.charts import (
     MAX_POINTS,

@@ -1,6 +1,6 @@
 import pytest
-from report_run import RunBuilder, model, timed
 
+from support.report_run import RunBuilder, model, timed
 from tlbench.errors import ReportError
 from tlbench.reports.cases import gather
 from tlbench.reports.compare import Comparison, comparisons

@@ -1,8 +1,8 @@
 """The three sentences, in the usual case and in every corner."""
 
 import pytest
-from report_run import RunBuilder, model, timed, trained
 
+from support.report_run import RunBuilder, model, timed, trained
 from tlbench.reports.cases import gather
 from tlbench.reports.compare import comparisons
 from tlbench.reports.findings import find

@@ -1,5 +1,4 @@
-from report_run import RunBuilder
-
+from support.report_run import RunBuilder
 from tlbench.reports.cases import gather
 from tlbench.reports.frames import case_frame, trial_frame
 

@@ -1,0 +1,425 @@
+"""The command line: help, exit codes, what goes to stdout and what to stderr."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import pytest
+import typer
+
+from tlbench import cli
+from tlbench.cli import app, main
+from tlbench.db.store import ResultStore
+from tlbench.models import cost
+from tlbench.result import Metric, TrialResult
+from tlbench.suites.loader import builtin_suites, load_suite
+from tlbench.suites.names import parse_model
+from tlbench.suites.spec import Case, Suite, Trial
+
+README = Path(__file__).parents[3] / "README.md"
+HEAVY = {
+    *("torch", "ray", "deepspeed", "timm", "pandas", "seaborn", "matplotlib"),
+    *("sqlalchemy", "alembic", "scipy", "sklearn", "numpy", "pydantic", "yaml"),
+}
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+class Command(NamedTuple):
+    words: tuple[str, ...]
+    help: str
+
+
+def commands(
+    command: click.Command | None = None, words: tuple[str, ...] = ()
+) -> Iterator[Command]:
+    """All commands of the application, those inside a group too."""
+    found: Any = command or typer.main.get_command(app)
+    if not hasattr(found, "commands"):
+        yield Command(words, found.help or "")
+        return
+    for name, inner in found.commands.items():
+        yield from commands(inner, (*words, name))
+
+
+COMMANDS = list(commands())
+
+
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Any:
+    """Call `tlbench` in this process, from an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TLBENCH_DB", raising=False)
+
+    def call(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["tlbench", *arguments])
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as stopped:
+            code = stopped.code or 0
+        written = capsys.readouterr()
+        return Ended(code, written.out, written.err)
+
+    return call
+
+
+def tlbench(*arguments: str, folder: Path, **settings: Any) -> Ended:
+    """Call `tlbench` in a process of its own."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "tlbench", *arguments],
+        cwd=folder,
+        env={k: v for k, v in os.environ.items() if k != "TLBENCH_DB"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        **settings,
+    )
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> str:
+    """A database with one run: a trial that went well and one that did not."""
+    cases = tuple(
+        Case(model=parse_model(name), mode="infer")
+        for name in ("ViT-Ti/16", "ViT-Ti/16+TL8@6")
+    )
+    results = (
+        TrialResult(
+            "ok",
+            metrics=(
+                Metric("macs", 1e9),
+                Metric("throughput_samples_per_s", 250.0),
+                Metric("peak_memory_allocated_bytes", None, "measured on a GPU only"),
+            ),
+        ),
+        TrialResult("error", "it [broke]", "Traceback: here"),
+    )
+    location = tmp_path / "results.db"
+    with ResultStore.open(str(location), create=True) as store:
+        suite = Suite(name="two", cases=cases, repeats={"infer": 1})
+        run_id = store.begin_run(
+            suite=suite, source="two.yaml", command="tlbench run two.yaml", planned=2
+        )
+        for position, (case, result) in enumerate(zip(cases, results, strict=True)):
+            store.add_trial(
+                run_id,
+                Trial(case, repeat=0, position=position, seed=9),
+                result,
+                started_at=NOW,
+                wall_time_s=4.0,
+                command=f"tlbench run again-{position}",
+            )
+        store.end_run(run_id, "finished")
+    return str(location)
+
+
+@pytest.fixture
+def empty_db(tmp_path: Path) -> str:
+    location = str(tmp_path / "empty.db")
+    ResultStore.open(location, create=True).close()
+    return location
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: " ".join(c.words))
+def test_every_command_has_a_summary_and_an_example(command: Command) -> None:
+    summary = command.help.splitlines()[0]
+    assert summary.rstrip().endswith(".")
+    example = re.search(r"Example: `(tlbench [^`]+)`", command.help)
+    assert example is not None
+    assert example[1].split()[1 : len(command.words) + 1] == list(command.words)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: " ".join(c.words))
+def test_every_command_prints_its_help(command: Command, call: Any) -> None:
+    ended = call(*command.words, "--help")
+    assert ended.code == 0
+    assert "Example: " in ended.out
+
+
+def test_the_commands_are_those_that_are_documented() -> None:
+    documented = set(re.findall(r"`tlbench ((?:db )?[a-z]+)", README.read_text()))
+    assert {" ".join(command.words) for command in COMMANDS} <= documented
+
+
+def test_no_help_imports_anything_heavy() -> None:
+    script = f"""
+import contextlib, io, sys
+from tlbench.cli import app
+for words in {[command.words for command in COMMANDS] + [()]!r}:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        try:
+            app([*words, "--help"])
+        except SystemExit:
+            pass
+    assert "Example" in out.getvalue(), words
+print(*sorted({HEAVY!r} & set(sys.modules)))
+"""
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.stdout, ended.stderr) == ("\n", "")
+
+
+def test_version_is_printed(call: Any) -> None:
+    assert call("--version").out.startswith("tlbench 0.")
+
+
+def test_models_are_described_in_json(call: Any) -> None:
+    ended = call("models", "ViT-B/16+TL8@1/4", "--json")
+    (model,) = json.loads(ended.out)
+    spec = parse_model("ViT-B/16+TL8@1/4")
+    assert parse_model(model["name"]) == spec
+    assert model["params"] == cost.params(spec, 1000)
+    assert model["macs"] == cost.macs(spec, 1000)
+    assert model["tokens"] == [196] * 3 + [8] * 9
+    assert ended.err == ""
+
+
+def test_models_expand_braces_and_take_the_number_of_classes(call: Any) -> None:
+    arguments = ("ViT-Ti/16+TL{8,16}@{3,6}", "ViT-S/16", "--num-classes", "10")
+    described = json.loads(call("models", *arguments, "--json").out)
+    assert [model["name"] for model in described] == [
+        *("ViT-Ti/16+TL8@3", "ViT-Ti/16+TL8@6"),
+        *("ViT-Ti/16+TL16@3", "ViT-Ti/16+TL16@6"),
+        "ViT-S/16",
+    ]
+    assert {model["num_classes"] for model in described} == {10}
+
+
+def test_models_are_a_table_for_people(call: Any) -> None:
+    out = call("models", "ViT-B/16").out
+    assert "86,566,120" in out  # as timm counts it, without a class token
+    assert "17.5 GMACs" in out or "17.47" in out
+    assert "196 to 196" in out
+
+
+def test_a_model_that_does_not_exist_is_wrong_usage(call: Any) -> None:
+    ended = call("models", "ViT-Q/16")
+    assert ended.code == 2
+    assert ended.err.startswith("error: 'ViT-Q/16' cannot be built: 'Q' is not one of")
+    assert ended.out == ""
+
+
+def test_suites_name_those_that_are_built_in(call: Any) -> None:
+    listed = json.loads(call("suites", "--json").out)
+    assert {item["name"]: item["description"] for item in listed} == builtin_suites()
+    assert "smoke" in call("suites").out
+
+
+def test_plan_lists_every_case_and_starts_nothing(call: Any, tmp_path: Path) -> None:
+    planned = json.loads(call("plan", "smoke", "--json").out)
+    cases = load_suite("smoke").cases
+    assert [item["identity"] for item in planned] == [case.identity for case in cases]
+    for item, case in zip(planned, cases, strict=True):
+        assert item["macs"] == cost.macs(case.model, 10)
+        assert item["trial_time_s"] > 0
+        assert item["time_source"] == "estimate"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_tells_the_number_of_trials_and_the_time(call: Any) -> None:
+    out = call("plan", "smoke").out
+    trials = 3 * (3 + 3 + 2)
+    assert f"{trials} trials, about " in out
+
+
+def test_plan_takes_times_from_the_database(call: Any, db: str, tmp_path: Path) -> None:
+    suite = tmp_path / "two.yaml"
+    suite.write_text("models: [ViT-Ti/16, ViT-S/16]\nmode: infer\n")
+    known, unknown = json.loads(call("plan", str(suite), "--db", db, "--json").out)
+    assert (known["trial_time_s"], known["time_source"]) == (4.0, "history")
+    assert unknown["time_source"] == "estimate"
+
+
+BAD_SUITE = """\
+models: [ViT-Q/16, ViT-B/16]
+mode: inferr
+batch_size: 0
+precison: fp32
+"""
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_each_mistake_of_a_suite_is_one_line_before_anything_starts(
+    command: str, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.yaml").write_text(BAD_SUITE)
+    ended = tlbench(command, "bad.yaml", folder=tmp_path)
+    assert ended.code == 2
+    lines = ended.err.splitlines()
+    assert len(lines) == 4
+    for number, line in enumerate(lines, start=1):
+        assert line.startswith(f"error: bad.yaml:{number}: ")
+    assert ended.out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"]
+
+
+def test_a_suite_may_come_from_standard_input(tmp_path: Path) -> None:
+    text = json.dumps({"models": "ViT-Ti/16", "mode": "infer"})
+    ended = tlbench("plan", "-", "--json", folder=tmp_path, input=text)
+    (item,) = json.loads(ended.out)
+    assert item["model"] == "ViT-Ti/16"
+
+
+def test_a_suite_that_is_not_there_is_wrong_usage(call: Any) -> None:
+    ended = call("plan", "smok")
+    assert ended.code == 2
+    assert "'smok' is neither a file nor a built-in suite (smoke)" in ended.err
+
+
+@pytest.mark.parametrize("arguments", [("plan",), ("plann", "smoke"), ("show", "x")])
+def test_wrong_usage_ends_with_2(arguments: tuple[str, ...], call: Any) -> None:
+    ended = call(*arguments)
+    assert ended.code == 2
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize(
+    "arguments", [("show",), ("runs",), ("report", "x.html"), ("db", "upgrade")]
+)
+def test_a_database_that_is_not_there_is_an_error_and_none_is_made(
+    arguments: tuple[str, ...], call: Any, tmp_path: Path
+) -> None:
+    ended = call(*arguments, "--db", "absent.db")
+    assert ended.code == 1
+    assert ended.err.startswith("error: ")
+    assert "absent.db" in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_database_can_be_named_by_the_environment(
+    call: Any, db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TLBENCH_DB", db)
+    (run,) = json.loads(call("runs", "--json").out)
+    assert run["suite"] == "two"
+
+
+@pytest.mark.parametrize("arguments", [("show",), ("report", "x.html")])
+def test_an_empty_database_has_no_run_to_show(
+    arguments: tuple[str, ...], call: Any, empty_db: str
+) -> None:
+    ended = call(*arguments, "--db", empty_db)
+    assert ended.code == 1
+    expected = "error: the database holds no run yet: `tlbench run smoke` makes one\n"
+    assert ended.err == expected
+
+
+def test_an_empty_database_lists_no_runs(call: Any, empty_db: str) -> None:
+    assert json.loads(call("runs", "--db", empty_db, "--json").out) == []
+    assert call("runs", "--db", empty_db).code == 0
+
+
+def test_runs_are_listed(call: Any, db: str) -> None:
+    (run,) = json.loads(call("runs", "--db", db, "--json").out)
+    assert (run["planned"], run["finished"], run["failed"]) == (2, 2, 1)
+    assert run["status"] == "finished"
+    row = call("runs", "--db", db).out.splitlines()[1].split()
+    assert row[:5] == ["1", "two", "finished", "2/2", "1"]
+
+
+def test_a_run_is_shown_with_its_failures(call: Any, db: str) -> None:
+    ended = call("show", "--db", db)
+    assert ended.code == 0
+    assert "ViT-Ti/16+TL8@6" in ended.out
+    assert "250" in ended.out
+
+
+def test_a_run_is_shown_in_json(call: Any, db: str) -> None:
+    shown = json.loads(call("show", "1", "--db", db, "--json").out)
+    assert shown["suite"] == "two"
+    assert [trial["status"] for trial in shown["trials"]] == ["ok", "error"]
+    first, second = shown["trials"]
+    assert first["metrics"]["throughput_samples_per_s"] == 250.0
+    assert first["metrics"]["peak_memory_allocated_bytes"] is None
+    assert second["reason"] == "it [broke]"
+
+
+def test_a_trial_is_shown_in_full(call: Any, db: str) -> None:
+    out = call("show", "--trial", "2", "--db", db).out
+    for part in ("it [broke]", "Traceback: here", "tlbench run again-1", "ViT-Ti/16"):
+        assert part in out
+    shown = json.loads(call("show", "--trial", "2", "--db", db, "--json").out)
+    assert (shown["seed"], shown["command"]) == (9, "tlbench run again-1")
+
+
+@pytest.mark.parametrize("arguments", [("show", "7"), ("show", "--trial", "7")])
+def test_what_is_not_stored_is_an_error(
+    arguments: tuple[str, ...], call: Any, db: str
+) -> None:
+    ended = call(*arguments, "--db", db)
+    assert ended.code == 1
+    assert "7" in ended.err
+
+
+def test_a_report_is_written_and_its_path_printed(
+    call: Any, db: str, tmp_path: Path
+) -> None:
+    ended = call("report", "two.html", "--db", db)
+    assert (ended.code, ended.out) == (0, "two.html\n")
+    assert "ViT-Ti/16+TL8@6" in (tmp_path / "two.html").read_text()
+
+
+def test_a_database_of_today_needs_no_upgrade(call: Any, db: str) -> None:
+    ended = call("db", "upgrade", "--db", db)
+    assert ended.code == 0
+    assert "already" in ended.out
+
+
+def test_a_run_that_cannot_write_its_report_starts_nothing(tmp_path: Path) -> None:
+    arguments = ("run", "smoke", "--report", "absent/report.html")
+    ended = tlbench(*arguments, folder=tmp_path)
+    assert ended.code == 1
+    assert "absent" in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+MANY_MODELS = "ViT-Ti/16+TL{1,2,3,4,5,6,7,8}@{0,1,2,3,4,5,6,7,8,9,10,11}"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("models", MANY_MODELS, "--json"), ("models", MANY_MODELS), ("suites",)],
+    ids=["much_json", "long_table", "little"],
+)
+def test_a_reader_that_goes_away_leaves_no_traceback(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tlbench", *arguments],
+        cwd=tmp_path,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+    )
+    os.close(writing)
+    os.close(reading)
+    _, err = process.communicate(timeout=60)
+    assert err == b""
+    assert process.returncode == 1
+
+
+def test_a_bug_of_ours_keeps_its_traceback(
+    call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(cli, "_print_json", broken)
+    with pytest.raises(ZeroDivisionError, match="ours"):
+        call("suites", "--json")
