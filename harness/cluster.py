@@ -18,12 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import ray
-from ray.exceptions import (
-    AuthenticationError,
-    OutOfMemoryError,
-    RayActorError,
-    RayError,
-)
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -213,6 +208,8 @@ def _connection(address: str | None) -> Iterator[None]:
 
 
 def _connect(address: str | None) -> None:
+    if address:
+        _use_token()
     try:
         ray.init(
             # A bare init() would join whatever cluster was started here before.
@@ -221,15 +218,26 @@ def _connect(address: str | None) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except AuthenticationError as error:
-        raise ClusterError(
-            f"the Ray cluster at {address} wants a token and this shell has none that"
-            " it accepts: set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to its file"
-        ) from error
     except (ConnectionError, RayError, RuntimeError, ValueError) as error:
-        where = f"join Ray at {address}" if address else "start Ray on this machine"
         reason = str(error).partition("\n")[0]
-        raise ClusterError(f"cannot {where}: {reason}") from error
+        if not address:
+            raise ClusterError(f"cannot start Ray on this machine: {reason}") from error
+        raise ClusterError(
+            f"cannot join Ray at {address}: {reason}; it must be running there, and"
+            " this shell must hold its token (RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH)"
+        ) from error
+
+
+def _use_token() -> None:
+    """Present the token of this machine, as Ray by itself does for `auto` only."""
+    try:
+        from ray._private.authentication import authentication_token_setup
+    except ImportError:  # Ray knows tokens since 2.60
+        return
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it would praise the token
+    authentication_token_setup.maybe_enable_token_auth_if_token_available(
+        warn_if_disabled=False
+    )
 
 
 @contextlib.contextmanager

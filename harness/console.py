@@ -16,7 +16,7 @@ from tlbench.result import TrialResult
 from tlbench.runner import Stored
 from tlbench.suites.names import model_name
 from tlbench.suites.spec import Trial
-from tlbench.units import format_duration, format_metric
+from tlbench.units import UNKNOWN, format_duration, format_metric
 
 if TYPE_CHECKING:  # pandas and seaborn load slowly, and only summaries need them
     from tlbench.db.query import TrialRecord
@@ -114,14 +114,15 @@ class _LiveView:
 
     def __rich__(self) -> RenderableType:
         done, planned = len(self._stored), len(self._trials)
-        bar = ProgressBar(total=planned, completed=done, width=40)
         if done == planned:
-            return Group(self._table(), bar)
+            return self._table()
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            ProgressBar(total=planned, completed=done, width=20),
+            f"{done}/{planned}, {format_duration(self._pace.left_s(done))} left",
+        )
         now = Text(
-            f"{done}/{planned} done, {format_duration(self._pace.left_s(done))} left;"
-            f" running {_title(self._trials[done])}",
-            overflow="ellipsis",
-            no_wrap=True,
+            f"running {_title(self._trials[done])}", overflow="ellipsis", no_wrap=True
         )
         return Group(self._table(), bar, now)
 
@@ -202,8 +203,8 @@ def plan_table(forecasts: Sequence[Forecast]) -> Table:
             item.identity[:8],
             item.case.mode,
             item.model,
-            item.case.batch_size,
-            item.case.precision,
+            UNKNOWN if item.case.mode == "profile" else item.case.batch_size,
+            UNKNOWN if item.case.mode == "profile" else item.case.precision,
             item.repeats,
             format_metric("params", item.params),
             format_metric("macs", item.macs),

@@ -129,7 +129,8 @@ def test_a_terminal_shows_the_trials_and_what_runs_now(
     text = "\n".join(shown(console))
     assert "ViT-L/10[35]@512+TL16@18" in text
     assert "oom: out of memory" in text
-    assert "1/3 done, 1 min 40 s left; running infer ViT-L/10" in text
+    assert "2/3, 1 min 0 s left" in text
+    assert "running infer ViT-Ti/16 #0" in text
     assert len(stored) == 2
 
 

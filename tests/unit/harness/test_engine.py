@@ -134,7 +134,7 @@ def by_plain_torch(case: Case) -> tuple[State, list[float]]:
         images, labels = make_batch(case, step)
         loss = nn.functional.cross_entropy(model(images), labels)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         if settings.gradient_clipping:
             norm = nn.utils.clip_grad_norm_(
                 model.parameters(), settings.gradient_clipping

@@ -79,7 +79,12 @@ def fitted() -> TrialResult:
     return result
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module")
+def inferred() -> TrialResult:
+    return run_alone(make_case("infer"))
+
+
+@pytest.fixture(autouse=True, scope="module")
 def _process_is_left_as_it_was() -> Iterator[None]:
     environment, threads = dict(os.environ), torch.get_num_threads()
     yield
@@ -108,21 +113,21 @@ def test_profile_counts_the_operations_in_two_ways() -> None:
     assert found["train_flops"] == cost.train_flops(MODEL, 10)
 
 
-def test_infer_brings_speed_latency_and_memory() -> None:
-    result = run_alone(make_case("infer"))
-    found, series = values(result), arrays(result)
+def test_infer_brings_speed_latency_and_memory(inferred: TrialResult) -> None:
+    found, series = values(inferred), arrays(inferred)
     assert found.keys() == COST | TIMES | MEMORY | LATENCY | {"first_step_time_s"}
     assert series.keys() == {"warmup_step_time_s", "step_time_s", "latency_s"}
     assert found["import_time_s"] == 0.5
     assert found["first_step_time_s"] == series["warmup_step_time_s"][0]
-    assert result.notes.keys() == {"stopped_by", "warmup"}
-    assert result.machine is not None
-    assert result.machine.versions["torch"] == version("torch")
+    assert inferred.notes.keys() == {"stopped_by", "warmup"}
+    assert inferred.machine is not None
+    assert inferred.machine.versions["torch"] == version("torch")
 
 
-def test_latency_is_known_to_the_99th_percentile_where_steps_are_enough() -> None:
-    result = run_alone(make_case("infer"))
-    found, times = values(result), sorted(arrays(result)["latency_s"])
+def test_latency_is_known_to_the_99th_percentile_where_steps_are_enough(
+    inferred: TrialResult,
+) -> None:
+    found, times = values(inferred), sorted(arrays(inferred)["latency_s"])
     assert len(times) == trial.LATENCY_STEPS
     p50, p99 = found["latency_p50_s"], found["latency_p99_s"]
     assert p50 is not None
@@ -142,11 +147,6 @@ def test_latency_has_no_99th_percentile_of_a_few_steps(
         "latency_p90_s": None,
         "latency_p99_s": "99 steps are too few",
     }
-
-
-def test_inference_needs_no_process_group() -> None:
-    run_alone(make_case("infer"))
-    assert not torch.distributed.is_initialized()
 
 
 @pytest.mark.parametrize("mode", ["infer", "train", "fit"])

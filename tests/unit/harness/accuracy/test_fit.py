@@ -71,7 +71,7 @@ class PlainEngine:
         gradients = torch.autograd.grad(loss, parameters)
         with torch.no_grad():
             for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter -= self.rates[-1] * gradient
+                parameter.sub_(self.rates[-1] * gradient)
         self.batches.append(images)
         forced = self._loss_at.get(len(self.batches) - 1)
         return loss.detach() if forced is None else torch.tensor(forced)

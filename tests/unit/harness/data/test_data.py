@@ -62,7 +62,7 @@ def test_the_three_channels_of_a_digit_are_equal(train: Split) -> None:
 
 
 def test_digits_use_the_whole_range(train: Split) -> None:
-    assert (train.images.min(), train.images.max()) == (-1, 1)
+    assert (train.images.min().item(), train.images.max().item()) == (-1, 1)
 
 
 def test_every_data_set_of_the_schema_can_be_opened() -> None:

@@ -150,10 +150,11 @@ class Ranks:
         """Wait for the other rank; the larger value of the two."""
         self._asked[rank] = what, value
         self._meeting.wait()
-        kinds, values = zip(*self._asked.values(), strict=True)
+        kinds = {kind for kind, _ in self._asked.values()}
+        largest = max(number for _, number in self._asked.values())
         self._meeting.wait()  # nobody writes before both have read
-        assert len(set(kinds)) == 1
-        return max(values)
+        assert kinds == {what}
+        return largest
 
     def run(self, rank: int, times: Iterable[float], settings: Timing) -> None:
         try:
