@@ -29,7 +29,7 @@ MODEL = ModelSpec(
     num_heads=2,
     mlp_dim=32,
 )
-QUICK = {"min_steps": 6, "max_steps": 12, "max_time_s": 1.0}
+QUICK = {"min_steps": 6, "max_steps": 12, "max_time_s": 10.0}
 COST = {"params", "trainable_params", "macs", "flops"}
 TIMES = {"import_time_s", "build_time_s", "measure_time_s"}
 MEMORY = {
