@@ -30,6 +30,16 @@ from tlbench.suites.spec import Case, Trial
 GRACE_S = 5.0
 """How long the other ranks may still report once one has failed."""
 RELEASE_TIMEOUT_S = 10.0
+QUIET_RAY = {
+    "worker_niceness": 0,
+    "enable_metrics_collection": False,
+    "event_stats": False,
+    "memory_monitor_refresh_ms": 1000,
+    "metrics_report_interval_ms": 600_000,
+    "raylet_report_resources_period_milliseconds": 2000,
+}
+"""A Ray of our own looks up from its sleep seldom, since each look halts a thread of a
+measurement; and its workers are not nicer to other processes than a plain one is."""
 PLACEMENT_TIMEOUT_S = 60.0
 
 
@@ -196,6 +206,7 @@ def _rank(number: int, placement: Placement, address: str, port: int) -> Rank:
 def _connection(address: str | None) -> Iterator[None]:
     """Start a Ray of our own, or join one; leave it again at the end."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "600000")
     # Ray puts the driver's current folder first on the path of the workers, where a
     # user's own `db` or `reports` would shadow other people's modules.
     with tempfile.TemporaryDirectory(prefix="tlbench-") as neutral:
@@ -217,6 +228,7 @@ def _connect(address: str | None) -> None:
             include_dashboard=None if address else False,
             log_to_driver=False,
             logging_level=logging.ERROR,
+            _system_config=None if address else QUIET_RAY,
         )
     except (ConnectionError, RayError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]

@@ -27,7 +27,7 @@ from tlbench.engine import (
 )
 from tlbench.errors import NonFiniteLossError, TrialError, UnsupportedError
 from tlbench.machine import fingerprint
-from tlbench.measure.memory import measure_peak_memory
+from tlbench.measure.memory import keep_freed_memory, measure_peak_memory
 from tlbench.measure.timing import StepTimes, clock_for, time_steps
 from tlbench.models import cost
 from tlbench.models.vit import attention_kernel, build_vit
@@ -117,6 +117,7 @@ def _prepare(case: Case, seed: int, rank: Rank, device: torch.device) -> None:
     _check_support(case, device)
     torch.manual_seed(seed)
     torch.set_num_threads(rank.threads)
+    keep_freed_memory()
     if device.type == "cuda":
         # torch allows TF32 in convolutions by default; fp32 shall mean fp32.
         is_tf32 = case.precision == "tf32"

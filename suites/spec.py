@@ -36,6 +36,9 @@ NUM_CLASSES: dict[DataName, int] = {"digits": 10, "synthetic": 1000}
 TRAIN_SAMPLES: dict[DataName, int] = {"digits": 1442}
 """Training samples of the data sets whose labels mean something."""
 
+MAX_SEED = 2**31
+"""Seeds lie below it: the first of a run, and those of all its repeats."""
+
 # Bounds far beyond any published model: they catch slips of the keyboard.
 Size = Annotated[int, Field(gt=0, le=65_536)]
 Count = Annotated[int, Field(gt=0, le=1_000_000)]
@@ -308,9 +311,19 @@ class Suite(Spec):
     cases: Annotated[tuple[Case, ...], Field(min_length=1)]
     repeats: dict[Mode, Annotated[int, Field(gt=0, le=10_000)]]
     """Trials of each case, by mode; `profile` is deterministic and runs once."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Annotated[int, Field(ge=0, lt=MAX_SEED)] = 0
     trial_timeout_s: Annotated[float, Field(gt=0, le=604_800)] = 1800.0
     """A trial that takes longer is ended and stored as `timeout`."""
+
+    @model_validator(mode="after")
+    def _every_trial_has_a_seed(self) -> Self:
+        last = self.seed + max(self.repeats.values()) - 1
+        if last >= MAX_SEED:
+            raise ValueError(
+                f"seed={self.seed} leaves the last repeat with {last}, which is not"
+                f" below {MAX_SEED}"
+            )
+        return self
 
 
 @dataclass(frozen=True)

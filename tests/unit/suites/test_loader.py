@@ -290,6 +290,11 @@ SHORT = "models: {patch_size: 16, embed_dim: 64, num_heads: 2, depth: 6,"
             "3: parallelism.zero_stage: true is not one of 0, 1, 2, 3",
         ),
         (VALID + "seed: -1", "3: seed: -1 is not at least 0"),
+        (
+            VALID + "seed: 2147483647",
+            "3: seed: seed=2147483647 leaves the last repeat with 2147483651, which is"
+            " not below 2147483648",
+        ),
         (VALID + "name: [a]", "3: name: a list is not a text"),
         (VALID + "name: ''", "3: name: '' is empty"),
         (
