@@ -87,6 +87,11 @@ class ResultStore:
     ) -> None:
         self.close()
 
+    @property
+    def location(self) -> str:
+        """Where this is, for people to read: a path, or a URL without its password."""
+        return str(self._location)
+
     @contextmanager
     def session(self) -> Iterator[Session]:
         """One unit of reading, for the functions of `tlbench.db.query`."""

@@ -4,6 +4,7 @@ Heavy imports stand inside the commands, so that every `--help` is quick.
 """
 
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -138,7 +139,9 @@ def run(
     screen, trials = make_console(stderr=True), order_trials(loaded)
     with ResultStore.open(db, create=True) as store:
         pace = Pace(trials, _forecast(loaded, store))
-        screen.print(f"{loaded.name}: {len(trials)} trials, results go to {db}")
+        screen.print(
+            f"{loaded.name}: {len(trials)} trials, results go to {store.location}"
+        )
         with (
             Cluster(address) as cluster,
             closing(
@@ -169,6 +172,7 @@ def plan(
     """
     from tlbench.console import make_console, plan_table
     from tlbench.plan import describe
+    from tlbench.units import format_duration
 
     loaded = _load(suite)
     forecasts = _forecast(loaded, _existing(db))
@@ -179,8 +183,6 @@ def plan(
     console.print(plan_table(forecasts))
     total = sum(item.trial_time_s * item.repeats for item in forecasts)
     trials = sum(item.repeats for item in forecasts)
-    from tlbench.units import format_duration
-
     console.print(f"{trials} trials, about {format_duration(total)}")
 
 
@@ -374,7 +376,9 @@ def _load(source: str) -> "Suite":
 
 
 def _command() -> str:
-    return shlex.join(["tlbench", *sys.argv[1:]])
+    """This command line as it may be stored: without the password of a URL."""
+    words = [re.sub(r"(://[^/@]*?):[^/@]*@", r"\1:***@", word) for word in sys.argv[1:]]
+    return shlex.join(["tlbench", *words])
 
 
 def _existing(db: str) -> "ResultStore | None":

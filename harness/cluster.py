@@ -36,7 +36,6 @@ QUIET_RAY = {
     "event_stats": False,
     "memory_monitor_refresh_ms": 1000,
     "metrics_report_interval_ms": 600_000,
-    "raylet_report_resources_period_milliseconds": 2000,
 }
 """A Ray of our own looks up from its sleep seldom, since each look halts a thread of a
 measurement; and its workers are not nicer to other processes than a plain one is."""

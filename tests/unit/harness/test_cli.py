@@ -411,3 +411,11 @@ def test_a_bug_of_ours_keeps_its_traceback(
     monkeypatch.setattr(cli, "_print_json", broken)
     with pytest.raises(ZeroDivisionError, match="ours"):
         call("suites", "--json")
+
+
+def test_stored_command_holds_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "postgresql://me:secret@host:5432/results"
+    monkeypatch.setattr(sys, "argv", ["tlbench", "run", "smoke", "--db", url])
+    assert cli._command() == (
+        "tlbench run smoke --db 'postgresql://me:***@host:5432/results'"
+    )
