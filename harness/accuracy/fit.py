@@ -15,6 +15,9 @@ from tlbench.errors import NonFiniteLossError, TrialError
 from tlbench.rank import Rank
 from tlbench.suites.spec import Case
 
+EVAL_BATCHES = 4
+"""Micro-batches evaluated at once: nothing is kept for a backward pass."""
+
 
 @dataclass
 class Curves:
@@ -65,7 +68,7 @@ def fit(
             engine.engine,
             held_out,
             image_size=case.model.image_size,
-            batch_size=case.micro_batch_size,
+            batch_size=EVAL_BATCHES * case.micro_batch_size,
             rank=rank,
             dtype=dtype,
         )
