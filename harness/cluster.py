@@ -148,8 +148,9 @@ class Cluster:
             result = TrialResult("skipped", missing)
         else:
             try:
-                with _worker_group(self._placement(trial.case)) as workers:
-                    result = self._collect(trial, workers, timeout_s)
+                placement = self._placement(trial.case)
+                with _worker_group(placement) as workers:
+                    result = _collect(trial, placement, workers, timeout_s)
             except RayError as error:
                 raise ClusterError(f"Ray itself failed: {error}") from error
         return Finished(trial, result, started_at, time.perf_counter() - start)
@@ -170,22 +171,22 @@ class Cluster:
         cores = self.cpu_cores
         return cores // ranks if cores >= ranks else cores / ranks
 
-    def _collect(
-        self, trial: Trial, workers: Sequence[Any], timeout_s: float
-    ) -> TrialResult:
-        placement = self._placement(trial.case)
-        try:
-            address, port = _meeting_point(workers[0], placement)
-        except RayError as error:
-            return _failure(error)
-        calls = [
-            worker.run.remote(
-                trial.case, trial.seed, _rank(number, placement, address, port)
-            )
-            for number, worker in enumerate(workers)
-        ]
-        results = _wait(calls, timeout_s)
-        return combine_ranks(results, trial.case.batch_size)
+
+def _collect(
+    trial: Trial, placement: Placement, workers: Sequence[Any], timeout_s: float
+) -> TrialResult:
+    """Let the workers run their parts of the trial, and make one result of theirs."""
+    try:
+        address, port = _meeting_point(workers[0], placement)
+    except RayError as error:
+        return _failure(error)
+    calls = [
+        worker.run.remote(
+            trial.case, trial.seed, _rank(number, placement, address, port)
+        )
+        for number, worker in enumerate(workers)
+    ]
+    return combine_ranks(_wait(calls, timeout_s), trial.case.batch_size)
 
 
 def _rank(number: int, placement: Placement, address: str, port: int) -> Rank:
