@@ -1,29 +1,45 @@
 """Throughput of ViT-B/16 by tlbench over that of a bare timm loop, same settings.
 
-Both sides run in fresh processes, in shuffled pairs within one run, so that a drift of
-the machine hits both alike; the ratio is that of paired trials.
+Two virtual cores drift by a tenth within seconds, so whole trials do not show 2 %.
+Here all sides live at the same time, each in a process of its own, and take turns step
+by step while the others wait: ours is a worker as every trial gets it (Ray's actor, our
+environment, model, batch and clock), a bare loop is a script without tlbench. The ratio
+is that of the steps of one round.
 
-    python tests/benchmarks/bare_loop.py --pairs 8
+    python tests/benchmarks/bare_loop.py --rounds 60
+
+One bare loop keeps freed memory, as our workers do (`tlbench.measure.memory`): that is
+a setting of the allocator and no work of the harness. The other one does not, and shows
+what the setting itself is worth.
 """
 
 import argparse
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 
-from tlbench.cluster import Cluster
+import ray
+import torch
+
+from tlbench import cluster as cluster_module
+from tlbench.cluster import Cluster, Placement, Worker
+from tlbench.measure.timing import host_clock
 from tlbench.statistics import compare_ratio
 from tlbench.suites.names import parse_model
-from tlbench.suites.spec import Case, Timing, Trial
+from tlbench.suites.spec import Case
 
-MODEL = "ViT-B/16"
-BATCH_SIZE = 8
-STEPS = 10
-WARMUP_TIME_S = 8.0
+CASE = Case(model=parse_model("ViT-B/16"), mode="infer", batch_size=8, device="cpu")
+WARMUP_ROUNDS = 5
 TARGET = 0.02
 
+KEEP_FREED_MEMORY = """
+import ctypes
+ctypes.CDLL(None).mallopt(-4, 0)   # M_MMAP_MAX
+ctypes.CDLL(None).mallopt(-1, -1)  # M_TRIM_THRESHOLD
+"""
 BARE = f"""
-import statistics, time
+import sys, time
 import timm, torch
 from functools import partial
 
@@ -33,67 +49,94 @@ model = timm.models.VisionTransformer(
     norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
     act_layer=partial(torch.nn.GELU, approximate="tanh"),
 ).eval()
-images = torch.rand({BATCH_SIZE}, 3, 224, 224)
-times = []
+images = torch.rand({CASE.batch_size}, 3, 224, 224)
 with torch.inference_mode():
-    begin = time.perf_counter()
-    while time.perf_counter() - begin < {WARMUP_TIME_S}:
-        model(images)
-    for _ in range({STEPS}):
+    for _ in sys.stdin:
         start = time.perf_counter()
         model(images)
-        times.append(time.perf_counter() - start)
-print({BATCH_SIZE} / statistics.median(times))
+        print(time.perf_counter() - start, flush=True)
 """
 
 
-def run_bare(threads: int) -> float:
-    """Images per second of the bare loop, in a process of its own."""
-    script = BARE.format(threads=threads)
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    return float(done.stdout)
+class SteppingWorker(Worker):
+    """A trial's worker that is set up by the trial's own code, and steps when asked."""
+
+    def set_up(self, threads: int) -> None:
+        from tlbench import trial
+        from tlbench.data import load_dataset
+        from tlbench.engine import set_environment
+        from tlbench.rank import Rank
+
+        rank = Rank(0, 1, 0, 1, "127.0.0.1", 0, "cpu", threads)
+        set_environment(rank)
+        trial._prepare(CASE, 0, rank, torch.device("cpu"))
+        model = trial._build(CASE, torch.device("cpu"), trial.Findings())
+        images, _ = trial._fixed_batch(CASE, load_dataset(CASE.data), rank)
+        self._step = lambda: model(images)
+
+    def step_time_s(self) -> float:
+        with torch.inference_mode():
+            return host_clock(self._step, 1)[0]
 
 
-def run_ours(cluster: Cluster, number: int) -> float:
-    """Images per second of a trial, in a process of its own."""
-    timing = Timing(
-        target=1e-9, min_steps=STEPS, max_steps=STEPS, max_time_s=WARMUP_TIME_S
+def bare_loop(threads: int, *, keeps_memory: bool) -> Callable[[], float]:
+    """Start a bare loop; the function it returns times one step of it."""
+    script = KEEP_FREED_MEMORY * keeps_memory + BARE.format(threads=threads)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
     )
-    case = Case(
-        model=parse_model(MODEL),
-        mode="infer",
-        batch_size=BATCH_SIZE,
-        timing=timing,
-        device="cpu",
-    )
-    result = cluster.run(Trial(case, number, number, seed=number), 600).result
-    if result.status != "ok":
-        raise SystemExit(f"the trial failed: {result.reason}\n{result.traceback}")
-    values = {metric.name: metric.value for metric in result.metrics}
-    return float(values["throughput_samples_per_s"] or 0)
+
+    def step_time_s() -> float:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        print("step", file=process.stdin)
+        return float(process.stdout.readline())
+
+    return step_time_s
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=8)
-    pairs = parser.parse_args().pairs
-    ours: dict[int, float] = {}
-    bare: dict[int, float] = {}
-    order = random.Random(0)
+    parser.add_argument("--rounds", type=int, default=60)
+    rounds = parser.parse_args().rounds
+    cluster_module.Worker = SteppingWorker  # type: ignore[misc]  # in this script only
     with Cluster() as cluster:
-        for number in range(pairs):
-            ours_first = order.random() < 0.5
-            if ours_first:
-                ours[number] = run_ours(cluster, number)
-            bare[number] = run_bare(cluster.cpu_cores)
-            if not ours_first:
-                ours[number] = run_ours(cluster, number)
-            print(f"{ours[number]:.3f} by tlbench, {bare[number]:.3f} bare [images/s]")
-    ratio = compare_ratio(bare, ours, "higher", band=TARGET)
-    print(f"tlbench over bare: {ratio.value:.4f}, 95 % interval {ratio.interval}")
-    print(f"within {TARGET:.0%}: {ratio.verdict}")
+        threads = cluster.cpu_cores
+        placement = Placement("cpu", 1, 1, threads)
+        with cluster_module._worker_group(placement) as (worker,):
+            ray.get(worker.set_up.remote(threads))
+            sides: dict[str, Callable[[], float]] = {
+                "tlbench": lambda: float(ray.get(worker.step_time_s.remote())),
+                "bare": bare_loop(threads, keeps_memory=True),
+                "default allocator": bare_loop(threads, keeps_memory=False),
+            }
+            times = take_turns(sides, rounds)
+    for peer in ("bare", "default allocator"):
+        ratio = compare_ratio(times[peer], times["tlbench"], "higher", band=TARGET)
+        low, high = ratio.interval or (float("nan"), float("nan"))
+        print(
+            f"tlbench over {peer}: {ratio.value:.4f} x the throughput,"
+            f" 95 % interval {low:.4f} to {high:.4f} ({rounds} rounds);"
+            f" within {TARGET:.0%}: {ratio.verdict}"
+        )
+
+
+def take_turns(
+    sides: dict[str, Callable[[], float]], rounds: int
+) -> dict[str, dict[int, float]]:
+    """Images per second of every side in every round, the order shuffled in each."""
+    rates: dict[str, dict[int, float]] = {name: {} for name in sides}
+    order = random.Random(0)
+    for number in range(-WARMUP_ROUNDS, rounds):
+        for name in order.sample(list(sides), len(sides)):
+            step_time_s = sides[name]()
+            if number >= 0:
+                rates[name][number] = CASE.batch_size / step_time_s
+    return rates
 
 
 if __name__ == "__main__":
