@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tlbench.db.store import ResultStore
     from tlbench.plan import Forecast
     from tlbench.result import TrialResult
+    from tlbench.suites.model_spec import ModelSpec
     from tlbench.suites.spec import Suite
 
 app = typer.Typer(
@@ -38,6 +39,12 @@ SuiteArgument = Annotated[
     typer.Argument(
         metavar="SUITE",
         help="A built-in suite (`tlbench suites`), a YAML file, or `-` for stdin.",
+    ),
+]
+ScaleOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="One of the suite's scales; most built-in ones have `cpu`."
     ),
 ]
 DbOption = Annotated[
@@ -101,6 +108,7 @@ def root(
 @app.command()
 def run(
     suite: SuiteArgument,
+    scale: ScaleOption = None,
     db: DbOption = DEFAULT_DB,
     address: Annotated[
         str | None,
@@ -131,7 +139,7 @@ def run(
 
     # A polite `kill` ends a run as Ctrl-C does: what is finished stays.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    loaded = _load(suite)
+    loaded = _load(suite, scale)
     if report is not None:
         from tlbench.reports.page import check_destination
 
@@ -162,25 +170,39 @@ def run(
 
 @app.command()
 def plan(
-    suite: SuiteArgument, db: DbOption = DEFAULT_DB, as_json: JsonOption = False
+    suite: SuiteArgument,
+    scale: ScaleOption = None,
+    db: DbOption = DEFAULT_DB,
+    has_memory: Annotated[
+        bool,
+        typer.Option(
+            "--memory",
+            help="Show what fills a device, in each precision and ZeRO stage.",
+        ),
+    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """What a run would do: cases, parameters, GMACs, memory, time. Starts nothing.
 
     Times come from earlier trials in the database, else from an estimate.
 
-    Example: `tlbench plan smoke`
+    Example: `tlbench plan smoke --memory`
     """
-    from tlbench.console import make_console, plan_table
+    from tlbench.console import make_console, memory_table, plan_table
     from tlbench.plan import describe
     from tlbench.units import format_duration
 
-    loaded = _load(suite)
+    loaded = _load(suite, scale)
     forecasts = _forecast(loaded, _existing(db))
     if as_json:
         _print_json([describe(item) for item in forecasts])
         return
     console = make_console()
     console.print(plan_table(forecasts))
+    if has_memory:
+        console.print()
+        console.print(memory_table(forecasts))
+        console.print()
     total = sum(item.trial_time_s * item.repeats for item in forecasts)
     trials = sum(item.repeats for item in forecasts)
     console.print(f"{trials} trials, about {format_duration(total)}")
@@ -188,7 +210,7 @@ def plan(
 
 @app.command()
 def suites(as_json: JsonOption = False) -> None:
-    """The built-in suites.
+    """The built-in suites, and the scales that `--scale` chooses from.
 
     Example: `tlbench suites`
     """
@@ -197,35 +219,54 @@ def suites(as_json: JsonOption = False) -> None:
 
     found = builtin_suites()
     if as_json:
-        _print_json([{"name": n, "description": d} for n, d in found.items()])
+        _print_json([{"name": name, **item._asdict()} for name, item in found.items()])
         return
-    make_console().print(make_table(("suite", "what it does"), found.items()))
+    rows = [
+        (name, ", ".join(item.scales), item.description) for name, item in found.items()
+    ]
+    make_console().print(make_table(("suite", "scales", "what it does"), rows))
 
 
 @app.command()
 def models(
     names: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="NAME...", help="Model names; braces expand, quotes are wise."
+            metavar="NAME", help="Model names; braces expand, quotes are wise."
         ),
-    ],
+    ] = None,
     num_classes: Annotated[
         int, typer.Option(min=1, help="Width of the classifier.")
     ] = 1000,
+    is_certified: Annotated[
+        bool,
+        typer.Option(
+            "--certify",
+            help="Check them against closed forms, counters, formulas and published"
+            " numbers; without NAME all that are published.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Cost of models by name: parameters, MACs, tokens.
+    """Cost of models by name: parameters, MACs, tokens; or certificates of them.
+
+    Exit code 1: a check of a certificate fails.
 
     Example: `tlbench models 'ViT-B/16+TL{8,16}@{0,1/4,1/2,3/4}'`
     """
+    if is_certified:
+        _certify(names, num_classes, as_json=as_json)
+        return
+    if not names:
+        raise typer.BadParameter(
+            "missing; only --certify does without", param_hint="NAME"
+        )
     from tlbench.console import make_console, make_table
     from tlbench.plan import describe_model
-    from tlbench.suites.names import expand_braces, parse_model
-    from tlbench.units import format_metric
+    from tlbench.units import UNKNOWN, format_metric
 
-    specs = [parse_model(name) for text in names for name in expand_braces(text)]
-    described = [describe_model(spec, num_classes) for spec in specs]
+    specs, texts = _read_models(names)
+    described = [describe_model(spec, num_classes, texts) for spec in specs]
     if as_json:
         _print_json(described)
         return
@@ -235,12 +276,18 @@ def models(
             f"{item['params']:,}",
             format_metric("macs", item["macs"]),
             format_metric("flops", item["flops"]),
-            f"{item['tokens'][0]} to {item['tokens'][-1]}",
+            f"{item['tokens'][0]} to {item['tokens'][-1]}"
+            if item["tokens"]
+            else UNKNOWN,
         )
         for item in described
     ]
     headings = ("model", "parameters", "GMACs", "GFLOPs", "tokens")
-    make_console().print(make_table(headings, rows))
+    console = make_console()
+    console.print(make_table(headings, rows))
+    for item in described:
+        if item.get("reason"):
+            console.print(f"{item['name']!r} {item['reason']}", markup=False)
 
 
 @app.command()
@@ -368,11 +415,56 @@ def upgrade(db: DbOption = DEFAULT_DB) -> None:
     print(f"{db}: schema {state}")
 
 
-def _load(source: str) -> "Suite":
+def _certify(names: list[str] | None, num_classes: int, *, as_json: bool) -> None:
+    """Certify the models, or all that are published, and show what was found."""
+    from dataclasses import asdict
+
+    from rich.progress import track
+
+    from tlbench.certify import certify, named_models
+    from tlbench.console import certificate_parts, make_console
+
+    specs, texts = _read_models(names or [])
+    screen = make_console(stderr=True)
+    certificates = [
+        certify(spec, classes, sources=texts)
+        for spec, classes in track(
+            [(spec, num_classes) for spec in specs] or named_models(),
+            "certifying",
+            console=screen,
+            transient=True,
+            disable=not screen.is_terminal,
+        )
+    ]
+    if as_json:
+        _print_json([asdict(certificate) for certificate in certificates])
+    else:
+        for part in certificate_parts(certificates):
+            make_console().print(part)
+    if any(certificate.failed for certificate in certificates):
+        raise typer.Exit(1)
+
+
+def _read_models(names: list[str]) -> "tuple[list[ModelSpec], dict[str, str]]":
+    """The models, and the texts of the users' files that their builders stand in."""
+    from tlbench.suites.braces import expand_braces
+    from tlbench.suites.names import parse_model
+    from tlbench.suites.sources import Sources
+
+    sources = Sources(Path())
+    specs = [
+        sources.resolve(parse_model(name))
+        for text in names
+        for name in expand_braces(text)
+    ]
+    return specs, sources.texts
+
+
+def _load(source: str, scale: str | None) -> "Suite":
     from tlbench.suites.loader import load_suite
 
     text = sys.stdin.read() if source == "-" else None
-    return load_suite(source, text)
+    return load_suite(source, text, scale)
 
 
 def _command() -> str:

@@ -82,11 +82,12 @@ class Worker:
             probe.bind(("", 0))
             return ray.util.get_node_ip_address(), probe.getsockname()[1]
 
-    def run(self, case: Case, seed: int, rank: Rank) -> TrialResult:
+    def run(self, trial: Trial, rank: Rank) -> TrialResult:
         start = time.perf_counter()
         from tlbench.trial import run_rank  # torch: half of a short trial's cost
 
-        return run_rank(case, seed, rank, time.perf_counter() - start)
+        import_time_s = time.perf_counter() - start
+        return run_rank(trial.case, trial.seed, rank, import_time_s, trial.source)
 
 
 class Cluster:
@@ -181,9 +182,7 @@ def _collect(
     except RayError as error:
         return _failure(error)
     calls = [
-        worker.run.remote(
-            trial.case, trial.seed, _rank(number, placement, address, port)
-        )
+        worker.run.remote(trial, _rank(number, placement, address, port))
         for number, worker in enumerate(workers)
     ]
     return combine_ranks(_wait(calls, timeout_s), trial.case.batch_size)

@@ -11,14 +11,22 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from tlbench.models.publication import MISPRINT_MARK
 from tlbench.plan import Forecast
 from tlbench.result import TrialResult
 from tlbench.runner import Stored
 from tlbench.suites.names import model_name
 from tlbench.suites.spec import Trial
-from tlbench.units import UNKNOWN, format_duration, format_metric
+from tlbench.units import (
+    UNKNOWN,
+    format_bytes,
+    format_duration,
+    format_metric,
+    format_number,
+)
 
-if TYPE_CHECKING:  # pandas and seaborn load slowly, and only summaries need them
+if TYPE_CHECKING:  # torch, pandas and seaborn load slowly, and few need them
+    from tlbench.certify import Certificate
     from tlbench.db.query import TrialRecord
     from tlbench.reports.page import Evidence
     from tlbench.reports.tables import Cell
@@ -194,6 +202,7 @@ def plan_table(forecasts: Sequence[Forecast]) -> Table:
         "repeats",
         "parameters",
         "GMACs",
+        "to train",
         "memory",
         "a trial",
         "known from",
@@ -208,6 +217,7 @@ def plan_table(forecasts: Sequence[Forecast]) -> Table:
             item.repeats,
             format_metric("params", item.params),
             format_metric("macs", item.macs),
+            format_metric("train_macs", item.train_macs),
             format_metric("memory_bytes", item.memory_bytes),
             format_duration(item.trial_time_s),
             item.time_source,
@@ -215,6 +225,105 @@ def plan_table(forecasts: Sequence[Forecast]) -> Table:
         for item in forecasts
     ]
     return make_table(headings, rows)
+
+
+def memory_table(forecasts: Sequence[Forecast]) -> Table:
+    """One row a case, precision and ZeRO stage: where the memory of a device goes."""
+    parts = ("weights", "gradients", "optimizer", "activations", "total", "host")
+    rows = [
+        (
+            item.identity[:8],
+            item.case.mode,
+            item.model,
+            item.case.parallelism.world_size,
+            precision,
+            UNKNOWN if zero_stage is None else zero_stage,
+            *(format_bytes(getattr(memory, f"{part}_bytes")) for part in parts),
+        )
+        for item in forecasts
+        for precision, zero_stage, memory in item.memory
+    ]
+    headings = ("case", "mode", "model", "devices", "precision", "ZeRO")
+    return make_table((*headings, *parts[:-1], "on the host"), rows)
+
+
+CERTIFICATE_HEADINGS = (
+    "model",
+    "parameters",
+    "GMACs",
+    "torch",
+    "DeepSpeed",
+    "tokens",
+    "values",
+    "published GFLOPS",
+    "ours",
+    "ratio",
+    "verdict",
+)
+
+
+def certificate_parts(
+    certificates: Sequence["Certificate"],
+) -> Iterator[RenderableType]:
+    """The certificates as a table, the misprints, and what failed in words."""
+    yield make_table(CERTIFICATE_HEADINGS, map(certificate_row, certificates))
+    yield Text()
+    for note in misprint_notes(certificates):
+        yield Text(note)
+    for certificate in certificates:
+        for check in certificate.failed:
+            text = f"{certificate.model}: {check.name}: {check.finding}"
+            yield Text(text, style="red")
+    failed = sum(bool(certificate.failed) for certificate in certificates)
+    yield Text(f"{len(certificates)} certified, {failed or 'none'} with a failed check")
+
+
+def misprint_notes(certificates: Sequence["Certificate"]) -> list[str]:
+    """Why marked values are misprints, one line each."""
+    return [
+        f"{MISPRINT_MARK} {row.source}, {row.label}: {row.misprint}"
+        for certificate in certificates
+        for row in certificate.published
+        if row.misprint
+    ]
+
+
+def certificate_row(certificate: "Certificate") -> tuple[str, ...]:
+    """One model under `CERTIFICATE_HEADINGS`."""
+    macs, tokens = certificate.macs, certificate.tokens
+    ratios = {
+        f"{row.published_gflops:,g}{MISPRINT_MARK if row.misprint else ''}": row.ratio
+        for row in certificate.published
+    }
+    ours = certificate.published[0].gflops if certificate.published else None
+    return (
+        certificate.model,
+        UNKNOWN if certificate.params is None else f"{certificate.params:,}",
+        _gigas(certificate.counter_macs if macs is None else macs),
+        _agreement(certificate, "counter"),
+        _agreement(certificate, "profiler"),
+        f"{tokens[0]:,} to {tokens[-1]:,}" if tokens else UNKNOWN,
+        _agreement(certificate, "values"),
+        ", ".join(ratios) or UNKNOWN,
+        UNKNOWN if ours is None else format_number(ours, 4),
+        ", ".join(f"{ratio:.3f}" for ratio in ratios.values()) or UNKNOWN,
+        _verdict(certificate),
+    )
+
+
+def _gigas(macs: int | None) -> str:
+    return UNKNOWN if macs is None else format_number(macs / 1e9, 4)
+
+
+def _agreement(certificate: "Certificate", name: str) -> str:
+    outcomes = {"ok": "same", "fails": "other", "skipped": UNKNOWN}
+    return outcomes[certificate.check(name).outcome]
+
+
+def _verdict(certificate: "Certificate") -> str:
+    if certificate.failed:
+        return "fails: " + ", ".join(check.name for check in certificate.failed)
+    return "counted only" if certificate.macs is None else "ok"
 
 
 def run_summary(evidence: "Evidence") -> Iterator[RenderableType]:

@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from tlbench.rank import Rank
-from tlbench.suites.spec import Case
+from tlbench.suites.spec import Case, Parallelism
+
+UNDECAYED = frozenset({"pos_embed", "cls_token"})
+"""Parameters that are no matrices although they have more than one dimension."""
 
 
 def set_environment(rank: Rank) -> None:
@@ -78,11 +81,23 @@ def config(case: Case) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": case.micro_batch_size,
         "gradient_accumulation_steps": case.accumulation,
         "gradient_clipping": case.optimizer.gradient_clipping,
-        "zero_optimization": {"stage": case.parallelism.zero_stage},
+        "zero_optimization": _zero(case.parallelism),
         "bf16": {"enabled": case.precision == "bf16"},
         "fp16": {"enabled": case.precision == "fp16"},
         "steps_per_print": 2**62,  # never
+        # Its own optimiser for offloaded states is compiled first; torch's serves.
+        "zero_force_ds_cpu_optimizer": False,
     }
+
+
+def _zero(parallelism: Parallelism) -> dict[str, Any]:
+    on_host = {"device": "cpu"}
+    offloaded = {
+        "none": {},
+        "optimizer": {"offload_optimizer": on_host},
+        "all": {"offload_optimizer": on_host, "offload_param": on_host},
+    }
+    return {"stage": parallelism.zero_stage, **offloaded[parallelism.offload]}
 
 
 class TrainingEngine:
@@ -127,12 +142,12 @@ class TrainingEngine:
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Decay matrices only: not biases, norms or position embeddings, as ViTs do."""
     parameters = [
-        (name, parameter)
+        (parameter, parameter.ndim <= 1 or name.rpartition(".")[2] in UNDECAYED)
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     ]
-    spared = [p for name, p in parameters if p.ndim <= 1 or name == "pos_embed"]
-    decayed = [p for name, p in parameters if p.ndim > 1 and name != "pos_embed"]
+    spared = [parameter for parameter, is_spared in parameters if is_spared]
+    decayed = [parameter for parameter, is_spared in parameters if not is_spared]
     return [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": spared, "weight_decay": 0.0},

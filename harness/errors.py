@@ -6,6 +6,7 @@ TlbenchError
 ├── TrialError     a trial cannot be brought to its end
 │   ├── UnsupportedError    this machine cannot do what the case asks for
 │   └── NonFiniteLossError  training left the finite numbers
+├── UnknownCostError  the cost of a builder's model has no closed form
 ├── StoreError     the result database cannot be opened, read or written
 └── ReportError    a report cannot be made from what is stored
 """
@@ -41,6 +42,17 @@ class NonFiniteLossError(TrialError):
     def __str__(self) -> str:
         where = "" if self.step is None else f" at optimiser step {self.step}"
         return f"the loss is {self.loss}{where}"
+
+
+class UnknownCostError(TlbenchError):
+    """The model is made by a builder, whose code alone knows what it costs."""
+
+    def __init__(self, function: str) -> None:
+        super().__init__(function)
+        self.function = function
+
+    def __str__(self) -> str:
+        return f"what {self.function} builds has no closed form of its cost"
 
 
 class StoreError(TlbenchError):

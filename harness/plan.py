@@ -7,15 +7,24 @@ from closed forms, times from earlier trials or from the speed of one matmul.
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from statistics import median
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 
+from tlbench.errors import TrialError
 from tlbench.models import cost
+from tlbench.models.layers import tokens
+from tlbench.models.memory import (
+    MemorySetting,
+    memory_settings,
+    predicted_memory_bytes,
+)
+from tlbench.suites.model_spec import ModelSpec
 from tlbench.suites.names import model_name
-from tlbench.suites.spec import TRAIN_SAMPLES, Case, Mode, ModelSpec, Suite, Trial
+from tlbench.suites.spec import TRAIN_SAMPLES, Case, Mode, Suite, Trial
 
 PHASES: tuple[frozenset[Mode], ...] = (
     frozenset({"profile"}),
@@ -24,12 +33,14 @@ PHASES: tuple[frozenset[Mode], ...] = (
 )
 """Quick answers come first; only cases of one phase are compared with each other."""
 
+TRAINING: frozenset[Mode] = frozenset({"train", "fit"})
+
 START_TIME_S: dict[Mode, float] = {"profile": 3, "infer": 3, "train": 5, "fit": 5}
 """A fresh process with its imports, on the two-core machine tlbench is developed on;
 used only where the database holds no trial of the case yet."""
 WARMUP_STEPS = 12
-PASSES = 3
-"""Inference is timed at the batch, at batch 1, and run again for its memory."""
+UNTIMED_STEPS: dict[Mode, int] = {"infer": 4, "train": 2}
+"""Steps of the passes for memory and stages."""
 MATMUL_SIDE = 768
 
 
@@ -41,11 +52,16 @@ class Forecast:
     model: str
     identity: str
     repeats: int
-    params: int
-    macs: int
+    params: int | None
+    """None, as MACs and memory, of a builder's model: only its code knows them."""
+    macs: int | None
     """Per sample, forward."""
-    memory_bytes: int
+    train_macs: int | None
+    """Per sample, forward and backward; None where nothing is trained, too."""
+    memory_bytes: int | None
     """Per device, at the peak."""
+    memory: tuple[MemorySetting, ...]
+    """Its parts, in each precision and ZeRO stage; none for `profile`."""
     trial_time_s: float
     time_source: Literal["history", "estimate"]
 
@@ -55,22 +71,79 @@ def describe(forecast: Forecast) -> dict[str, Any]:
     return {
         **{f.name: getattr(forecast, f.name) for f in fields(forecast)},
         "case": forecast.case.canonical(),
+        "memory": [_describe_memory(setting) for setting in forecast.memory],
     }
 
 
-def describe_model(spec: ModelSpec, num_classes: int) -> dict[str, Any]:
-    """A model and its closed-form cost as plain JSON values, per sample."""
-    macs = cost.macs(spec, num_classes)
+def _describe_memory(setting: MemorySetting) -> dict[str, Any]:
+    return {
+        "precision": setting.precision,
+        "zero_stage": setting.zero_stage,
+        **asdict(setting.memory),
+        "total_bytes": setting.memory.total_bytes,
+    }
+
+
+def describe_model(
+    spec: ModelSpec, num_classes: int, sources: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
+    """A model and its cost as plain JSON values, per sample.
+
+    The cost is in closed form. A builder's model is built and counted instead, which
+    imports torch and runs the builder's code.
+
+    Args:
+        spec: The model.
+        num_classes: Width of its classifier.
+        sources: The texts of the users' files, by the names that builders have for
+            them.
+    """
     return {
         "name": model_name(spec),
+        **(
+            _closed_form_cost(spec, num_classes)
+            if spec.builder is None
+            else _counted_cost(spec, num_classes, _source(spec, sources))
+        ),
+        **spec.model_dump(mode="json", exclude={"name"}),
+        "num_classes": num_classes,
+    }
+
+
+def _closed_form_cost(spec: ModelSpec, num_classes: int) -> dict[str, Any]:
+    macs = cost.macs(spec, num_classes)
+    return {
         "params": cost.params(spec, num_classes),
         "macs": macs,
         "flops": 2 * macs,
         "train_flops": cost.train_flops(spec, num_classes),
-        "tokens": cost.tokens(spec),
-        **spec.model_dump(mode="json", exclude={"name"}),
-        "num_classes": num_classes,
+        "tokens": tokens(spec),
     }
+
+
+def _counted_cost(
+    spec: ModelSpec, num_classes: int, source: str | None
+) -> dict[str, Any]:
+    from tlbench.measure.built_cost import count_built_cost  # torch
+
+    counted = count_built_cost(spec, num_classes, source)
+    if counted.params is None:
+        raise TrialError(f"{model_name(spec)!r} {counted.reason}")
+    return {
+        "params": counted.params,
+        "macs": counted.macs,
+        "flops": None if counted.macs is None else 2 * counted.macs,
+        "train_flops": counted.train_flops,
+        "tokens": None,
+        "reason": counted.reason,
+    }
+
+
+def _source(spec: ModelSpec, sources: Mapping[str, str]) -> str | None:
+    """The text of the user's file that the builder stands in."""
+    if spec.builder is None or spec.builder.file is None:
+        return None
+    return sources[spec.builder.file]
 
 
 def order_trials(suite: Suite) -> list[Trial]:
@@ -90,7 +163,13 @@ def order_trials(suite: Suite) -> list[Trial]:
             random.Random(f"{suite.seed}/{number}/{repeat}").shuffle(block)
             planned += [(case, repeat) for case in block]
     return [
-        Trial(case, repeat, position, suite.seed + repeat)
+        Trial(
+            case,
+            repeat,
+            position,
+            seed=suite.seed + repeat,
+            source=_source(case.model, suite.sources),
+        )
         for position, (case, repeat) in enumerate(planned)
     ]
 
@@ -108,22 +187,33 @@ def forecast(
     forecasts = []
     for case in suite.cases:
         earlier = history.get(case.identity)
+        is_known = case.model.builder is None
         forecasts.append(
             Forecast(
                 case=case,
                 model=model_name(case.model),
                 identity=case.identity,
                 repeats=suite.repeats[case.mode],
-                params=cost.params(case.model, case.num_classes),
-                macs=cost.macs(case.model, case.num_classes),
-                memory_bytes=cost.predicted_memory_bytes(case),
+                params=cost.params(case.model, case.num_classes) if is_known else None,
+                macs=cost.macs(case.model, case.num_classes) if is_known else None,
+                train_macs=_train_flops(case) // 2
+                if is_known and case.mode in TRAINING
+                else None,
+                memory_bytes=predicted_memory_bytes(case) if is_known else None,
+                memory=tuple(memory_settings(case)) if is_known else (),
                 trial_time_s=median(earlier)
                 if earlier
-                else _estimate_s(case, flops_per_s),
+                else _estimate_s(_without_builder(case), flops_per_s),
                 time_source="history" if earlier else "estimate",
             )
         )
     return forecasts
+
+
+def _without_builder(case: Case) -> Case:
+    """The case with the model that its builder starts from."""
+    model = case.model.model_copy(update={"builder": None})
+    return case.model_copy(update={"model": model})
 
 
 def _estimate_s(case: Case, flops_per_s: float) -> float:
@@ -136,9 +226,20 @@ def _estimate_s(case: Case, flops_per_s: float) -> float:
         return start + case.fit.epochs * per_epoch / per_device
     flops = _train_flops(case) if case.mode == "train" else _flops(case)
     step_time_s = flops * case.batch_size / per_device
-    passes = PASSES if case.mode == "infer" else 1
-    timed = max(case.timing.max_time_s, case.timing.min_steps * step_time_s)
-    return start + passes * timed + WARMUP_STEPS * step_time_s
+    return start + _passes_s(case, step_time_s)
+
+
+def _passes_s(case: Case, step_time_s: float) -> float:
+    """Seconds of warm-up, timed steps, single samples, and all other steps."""
+    timing = case.timing
+    warmup = min(WARMUP_STEPS * step_time_s, timing.max_time_s + step_time_s)
+    timed = min(
+        max(timing.max_time_s, timing.min_steps * step_time_s),
+        timing.max_steps * step_time_s,
+    )
+    has_latency = case.mode == "infer" and case.batch_size > 1
+    latency = timing.max_time_s if has_latency else 0.0
+    return warmup + timed + latency + UNTIMED_STEPS[case.mode] * step_time_s
 
 
 def _flops(case: Case) -> int:

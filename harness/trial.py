@@ -9,6 +9,7 @@ B samples of this rank in one step.
 import math
 import time
 import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 
 import torch
@@ -25,12 +26,30 @@ from tlbench.engine import (
     sum_over_ranks,
     wait_for_all_ranks,
 )
-from tlbench.errors import NonFiniteLossError, TrialError, UnsupportedError
+from tlbench.errors import (
+    NonFiniteLossError,
+    TrialError,
+    UnknownCostError,
+    UnsupportedError,
+)
 from tlbench.machine import fingerprint
 from tlbench.measure.memory import keep_freed_memory, measure_peak_memory
-from tlbench.measure.timing import StepTimes, clock_for, time_steps
+from tlbench.measure.stages import (
+    FUSED,
+    measure_stages,
+    stage_macs,
+    unmeasured_stages,
+)
+from tlbench.measure.timing import Step, StepTimes, clock_for, time_steps
 from tlbench.models import cost
-from tlbench.models.vit import attention_kernel, build_vit
+from tlbench.models.builders import build_whole_model
+from tlbench.models.layers import layers
+from tlbench.models.memory import (
+    NO_GROWTH,
+    predicted_growth_bytes,
+    predicted_memory_bytes,
+)
+from tlbench.models.vit import attention_kernel
 from tlbench.rank import Rank
 from tlbench.result import Metric, Series, Status, TrialResult
 from tlbench.statistics import percentile
@@ -66,13 +85,18 @@ class Findings:
         self.notes |= times.notes
 
 
-def run_rank(case: Case, seed: int, rank: Rank, import_time_s: float) -> TrialResult:
-    """Run this rank's part of a trial; never raises for what a trial can do wrong."""
+def run_rank(
+    case: Case, seed: int, rank: Rank, import_time_s: float, source: str | None = None
+) -> TrialResult:
+    """Run this rank's part of a trial; never raises for what a trial can do wrong.
+
+    `source` is the text of the user's file that the model's builder stands in.
+    """
     findings = Findings()
     try:
         set_environment(rank)
         findings.add(import_time_s=import_time_s)
-        _measure(case, seed, rank, findings)
+        _measure(case, seed, rank, source, findings)
         status: Status = "ok"
         reason = trace = None
     except Exception as error:  # a failed trial is a result
@@ -91,16 +115,21 @@ def run_rank(case: Case, seed: int, rank: Rank, import_time_s: float) -> TrialRe
     )
 
 
-def _measure(case: Case, seed: int, rank: Rank, findings: Findings) -> None:
+def _measure(
+    case: Case, seed: int, rank: Rank, source: str | None, findings: Findings
+) -> None:
+    if case.model.builder is not None:
+        # Ahead of the seed, for the builder's code may draw numbers.
+        _count_cost(case, source, findings)
     if case.mode == "profile":
-        _profile(case, findings)
+        _profile(case, source, findings)
         return
     device = torch.device(rank.device)
     _prepare(case, seed, rank, device)
-    dataset = load_dataset(case.data)
+    dataset = load_dataset(case.data, case.model.video)
     with attention_kernel(case.attention):
         start = time.perf_counter()
-        model = _build(case, device, findings)
+        model = _build(case, source, device, findings)
         engine = None if case.mode == "infer" else TrainingEngine(model, case, rank)
         built = time.perf_counter()
         if engine is None:
@@ -150,26 +179,55 @@ def _check_kernel(case: Case, device: torch.device) -> None:
         ) from error
 
 
-def _build(case: Case, device: torch.device, findings: Findings) -> nn.Module:
+def _build(
+    case: Case, source: str | None, device: torch.device, findings: Findings
+) -> nn.Module:
     with device:
-        model = build_vit(case.model, case.num_classes, attention=case.attention)
+        model = build_whole_model(
+            case.model,
+            case.num_classes,
+            source,
+            attention=case.attention,
+            drop_path_rate=case.drop_path_rate,
+            gradient_checkpointing=case.gradient_checkpointing,
+        )
     parameters = list(model.parameters())
     count = sum(p.numel() for p in parameters)
-    expected = cost.params(case.model, case.num_classes)
-    if count != expected:
-        raise TrialError(
-            f"the built model has {count:,} parameters, its closed form {expected:,}"
-        )
+    if case.model.builder is None:
+        _check_params(case, count)
+        _add_cost(case, findings)
     findings.add(
         params=count,
         trainable_params=sum(p.numel() for p in parameters if p.requires_grad),
     )
-    _add_cost(case, findings)
     if case.mode == "infer":
         model = model.to(DTYPES[case.precision]).eval()
     if case.compile:
         model.compile()  # in place: the module keeps its type and its names
     return model
+
+
+def _check_params(case: Case, count: int) -> None:
+    expected = cost.params(case.model, case.num_classes)
+    if count != expected:
+        raise TrialError(
+            f"the built model has {count:,} parameters, its closed form {expected:,}"
+        )
+
+
+def _count_cost(case: Case, source: str | None, findings: Findings) -> None:
+    """Find by counting what the model of a builder costs, or why that is unknown."""
+    from tlbench.measure.built_cost import count_built_cost  # torch's counter is slow
+
+    counted = count_built_cost(case.model, case.num_classes, source)
+    macs, train_flops = counted.macs, counted.train_flops
+    values = {"macs": macs, "flops": None if macs is None else 2 * macs}
+    if case.mode != "infer":
+        values["train_flops"] = train_flops
+    findings.metrics += [
+        Metric(name, value, counted.reason if value is None else None)
+        for name, value in values.items()
+    ]
 
 
 def _add_cost(case: Case, findings: Findings) -> None:
@@ -179,12 +237,28 @@ def _add_cost(case: Case, findings: Findings) -> None:
         findings.add(train_flops=cost.train_flops(case.model, case.num_classes))
 
 
-def _profile(case: Case, findings: Findings) -> None:
-    from tlbench.measure.flops import check_cost  # torch's counter loads slowly
+def _profile(case: Case, source: str | None, findings: Findings) -> None:
+    from tlbench.measure import flops  # torch's counter loads slowly
 
-    _build(case, torch.device("meta"), findings)
-    check = check_cost(case.model, case.num_classes)
-    findings.add(counter_macs=check.counted)
+    model = _build(case, source, torch.device("meta"), findings)
+    if case.model.builder is not None:
+        return  # there is no closed form to hold the counts against
+    counted = flops.count_macs(model, case.model.sample_shape)
+    _refuse(flops.layer_disagreements(case.model, case.num_classes, counted))
+    macs = flops.total_macs(counted)
+    findings.add(counter_macs=macs)
+    reason = flops.why_not_profiled(sum(p.numel() for p in model.parameters()), macs)
+    profiled = None
+    if reason is None:
+        profiled = flops.profile_macs(model, case.model.sample_shape)
+        _refuse(flops.profiler_disagreements(counted, profiled))
+    profiler_macs = None if profiled is None else sum(profiled.values())
+    findings.metrics.append(Metric("profiler_macs", profiler_macs, reason))
+
+
+def _refuse(disagreements: Iterable[str]) -> None:
+    for disagreement in disagreements:
+        raise TrialError(disagreement)
 
 
 def _infer(
@@ -197,23 +271,56 @@ def _infer(
             output: Tensor = model(images)
             return output
 
-        findings.add_steps(
-            time_steps(step, clock_for(images.device), case.timing, largest_of_ranks)
+        times = time_steps(
+            step, clock_for(images.device), case.timing, largest_of_ranks
         )
-        if rank.rank == 0:
-            _measure_latency(case, model, images[:1].clone(), findings)
+        findings.add_steps(times)
+        if case.batch_size == 1:
+            _add_latency(times.steps, findings)
+        elif rank.rank == 0:
+            image = images[:1].clone()
+            _add_latency(_time_single_samples(case, model, image), findings)
         wait_for_all_ranks()  # rank 0 had the machine to itself
+        findings.metrics += _predicted_memory(case)
         findings.metrics += measure_peak_memory(step, images.device)
+        findings.metrics += _attribute_to_stages(case, model, step, images.device)
 
 
-def _measure_latency(
-    case: Case, model: nn.Module, image: Tensor, findings: Findings
-) -> None:
-    """Time single images one by one, without a look at the interval."""
+def _attribute_to_stages(
+    case: Case, model: nn.Module, step: Step, device: torch.device
+) -> list[Metric]:
+    """Cost of the stages of the model; nobody knows those of a builder's."""
+    if case.model.builder is not None:
+        return []
+    walk = list(layers(case.model, case.num_classes, case.attention))
+    counted = [Metric(f"stage_{s}_macs", macs) for s, macs in stage_macs(walk).items()]
+    if case.compile:
+        return counted + unmeasured_stages(walk, FUSED)
+    return counted + measure_stages(model, step, walk, device, case.timing.max_time_s)
+
+
+def _predicted_memory(case: Case) -> list[Metric]:
+    """What the memory pass should find: of all on a GPU, of the growth on a CPU."""
+    names = "predicted_memory_bytes", "predicted_memory_growth_bytes"
+    try:
+        whole, growth = predicted_memory_bytes(case), predicted_growth_bytes(case)
+    except UnknownCostError as error:
+        return [Metric(name, None, str(error)) for name in names]
+    reason = NO_GROWTH if growth is None else None
+    return [Metric(names[0], whole), Metric(names[1], growth, reason)]
+
+
+def _time_single_samples(
+    case: Case, model: nn.Module, sample: Tensor
+) -> tuple[float, ...]:
+    """Time samples one by one, without a look at the interval."""
     timing = case.timing.model_copy(
         update={"target": 1e-9, "max_steps": max(LATENCY_STEPS, case.timing.min_steps)}
     )
-    steps = time_steps(lambda: model(image), clock_for(image.device), timing).steps
+    return time_steps(lambda: model(sample), clock_for(sample.device), timing).steps
+
+
+def _add_latency(steps: tuple[float, ...], findings: Findings) -> None:
     findings.series.append(Series("latency_s", steps))
     for percent in (50, 90, 99):
         name = f"latency_p{percent}_s"
@@ -239,6 +346,7 @@ def _train(
     findings.add_steps(
         time_steps(step, clock_for(images.device), case.timing, largest_of_ranks)
     )
+    findings.metrics += _predicted_memory(case)
     findings.metrics += measure_peak_memory(step, images.device)
     findings.add(loss=_finite(sum_over_ranks(loss).item() / rank.world_size))
 
@@ -271,7 +379,7 @@ def _fit(
 
 
 def _fixed_batch(case: Case, dataset: Dataset, rank: Rank) -> tuple[Tensor, Tensor]:
-    """This rank's samples of one step, on its device: [B, 3, S, S] and [B]."""
+    """This rank's samples of one step, on its device: [B, *sample_shape] and [B]."""
     split = dataset.split("train")
     per_rank = case.batch_size // rank.world_size
     chosen = (torch.arange(per_rank) + rank.rank * per_rank) % len(split)

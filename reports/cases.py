@@ -23,6 +23,11 @@ ACCURACY_METRICS = frozenset(
 
 DEVICE_MEMORY = "peak_memory_allocated_bytes"
 HOST_MEMORY = "peak_memory_host_growth_bytes"
+PREDICTED_MEMORY = {
+    DEVICE_MEMORY: "predicted_memory_bytes",
+    HOST_MEMORY: "predicted_memory_growth_bytes",
+}
+"""The prediction of each: of all that a device holds, or of what the steps add."""
 
 
 @dataclass(frozen=True)

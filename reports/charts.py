@@ -24,7 +24,7 @@ from matplotlib.ticker import StrMethodFormatter
 from tlbench.reports.cases import CaseTrials, Summary
 from tlbench.reports.compare import ACCURACY, THROUGHPUT, Comparison
 from tlbench.reports.findings import MODE_WORDS
-from tlbench.reports.quantities import QUANTITIES
+from tlbench.reports.quantities import QUANTITIES, STAGE_TIME, STAGES
 from tlbench.units import format_number
 
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
@@ -149,6 +149,30 @@ def memory_chart(cases: Sequence[CaseTrials], palette: Palette) -> Chart | NoCha
         return NoChart("no case measured its memory")
     return _bar_chart(
         "memory", "Peak memory", rows, palette, lambda case: case.memory_metric
+    )
+
+
+def stage_chart(cases: Sequence[CaseTrials]) -> Chart | NoChart:
+    """Time of one step of each case, laid out by the stages of its model."""
+    rows = [case for case in cases if _stage_times(case)]
+    if not rows:
+        return NoChart("no case attributed its time to the stages of its model")
+    heading = f"inference: {STAGE_TIME.title} of a step [{STAGE_TIME.unit}]"
+    panels = _panels(rows, lambda _: heading)
+
+    def paint(figure: Figure) -> None:
+        (axes,), (members,) = _stacked(figure, panels), panels.values()
+        for y, case in enumerate(members):
+            _stage_row(axes, y, case)
+        _name_rows(axes, [case.label for case in members], heading)
+        axes.set_xlim(0, 1.25 * axes.get_xlim()[1])
+        _legend(figure, axes)
+
+    height = _height(panels) + 0.3
+    return Chart(
+        _svg("stages", "Time by stage", height, paint),
+        "Median over the trials. Behind each bar, what speed-up it would be at best if"
+        f" the blocks after the reduction took no time.{_rows_left_out(rows, panels)}",
     )
 
 
@@ -295,6 +319,31 @@ def _number(metric: str, summary: Summary) -> str:
     interval = quantity.interval_text(summary.interval)
     spread = f" ({interval})" if interval else ""
     return f"{quantity.text(summary.value)}{spread}, n={summary.n}"
+
+
+def _stage_times(case: CaseTrials) -> dict[str, float]:
+    """The stages that were timed, in the unit that is shown."""
+    times = {stage: case.summary(f"stage_{stage}_time_s").value for stage in STAGES}
+    return {s: v * STAGE_TIME.scale for s, v in times.items() if v is not None}
+
+
+def _stage_row(axes: Axes, y: int, case: CaseTrials) -> None:
+    end = 0.0
+    for place, (stage, title) in enumerate(STAGES.items()):
+        value = _stage_times(case).get(stage, 0.0)
+        # The first row names every stage, those that it lacks too.
+        label = title if y == 0 else None
+        axes.barh(y, value, left=end, height=0.5, color=SERIES[place], label=label)
+        end += value
+    ceiling = case.summary("removal_ceiling_ratio").value
+    if ceiling is not None:
+        axes.annotate(
+            f"at best {format_number(ceiling, 3)}\N{MULTIPLICATION SIGN}",
+            (end, y),
+            xytext=(8, 0),
+            textcoords="offset points",
+            verticalalignment="center",
+        )
 
 
 def _speedup_row(axes: Axes, palette: Palette, y: int, comparison: Comparison) -> None:

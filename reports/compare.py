@@ -20,7 +20,7 @@ from tlbench.statistics import (
     compare_difference,
     compare_ratio,
 )
-from tlbench.suites.spec import ModelSpec
+from tlbench.suites.model_spec import ModelSpec
 
 THROUGHPUT = "throughput_samples_per_s"
 ACCURACY = "top1_percent"
@@ -45,10 +45,8 @@ class Comparison:
 
     @property
     def has_own_baseline(self) -> bool:
-        """Whether the base is the same model without TokenLearner."""
-        return self.other.case.model.token_learner is not None and _is_same_model(
-            self.base.case.model, _without_token_learner(self.other.case.model)
-        )
+        """Whether the base is the same model with nothing that reduces its tokens."""
+        return _is_same_model(self.base.case.model, self.other.case.model.plain)
 
     @property
     def memory_metric(self) -> str:
@@ -106,10 +104,11 @@ def differences(base: CaseTrials, other: CaseTrials) -> list[str]:
 
 
 def comparisons(cases: Sequence[CaseTrials]) -> list[Comparison]:
-    """Each model with TokenLearner against its baseline, all else being equal.
+    """Each model that reduces its tokens against its baseline, all else being equal.
 
-    The baseline is the same model without TokenLearner; where the run does not have
-    that at these settings, it is the first model of the run.
+    The baseline is the same model without the reduction. Where the run does not have
+    that at these settings, it is the plain model of another depth (a deepened model
+    against what was deepened), and else the first model of the run.
     """
     first_model: dict[int, ModelSpec] = {}
     alike: dict[tuple[object, ...], list[CaseTrials]] = defaultdict(list)
@@ -134,17 +133,18 @@ def _baseline(
     case: CaseTrials, group: Sequence[CaseTrials], first_model: ModelSpec
 ) -> CaseTrials | None:
     model = case.case.model
-    if model.token_learner is None:
+    if _is_same_model(model, model.plain):
         return None
-    for wanted in (_without_token_learner(model), first_model):
-        for candidate in group:
-            if candidate is not case and _is_same_model(candidate.case.model, wanted):
-                return candidate
-    return None
+    others = [candidate for candidate in group if candidate is not case]
+    same = [o for o in others if _is_same_model(o.case.model, model.plain)]
+    deepened = [o for o in others if _is_same_width(o.case.model, model.plain)]
+    first = [o for o in others if _is_same_model(o.case.model, first_model)]
+    return next(iter(same + deepened + first), None)
 
 
-def _without_token_learner(model: ModelSpec) -> ModelSpec:
-    return model.model_copy(update={"token_learner": None})
+def _is_same_width(left: ModelSpec, right: ModelSpec) -> bool:
+    """Whether two models are the same but for their depths."""
+    return _is_same_model(left.model_copy(update={"depth": right.depth}), right)
 
 
 def _is_same_model(left: ModelSpec, right: ModelSpec) -> bool:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from tlbench.db.query import TrialRecord
 from tlbench.reports.cases import CaseTrials, describe_statuses, settings
+from tlbench.reports.quantities import STAGES
 from tlbench.statistics import Direction
 
 DIRECTIONS: dict[str, Direction] = {
@@ -29,6 +30,11 @@ DIRECTIONS: dict[str, Direction] = {
     "peak_memory_device_used_bytes": "lower",
     "peak_memory_host_rss_bytes": "lower",
     "peak_memory_host_growth_bytes": "lower",
+    **{
+        f"stage_{stage}_{quantity}": "lower"
+        for stage in STAGES
+        for quantity in ("time_s", "macs", "memory_bytes")
+    },
     "loss": "lower",
     "top1_percent": "higher",
     "top5_percent": "higher",

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,13 +26,21 @@ from tlbench.reports.charts import (
     accuracy_chart,
     memory_chart,
     speedup_chart,
+    stage_chart,
     throughput_chart,
     training_chart,
 )
 from tlbench.reports.compare import Comparison, comparisons
 from tlbench.reports.findings import find
 from tlbench.reports.frames import case_frame, trial_frame
-from tlbench.reports.tables import case_table, comparison_table
+from tlbench.reports.tables import (
+    Table,
+    case_table,
+    comparison_table,
+    cost_table,
+    memory_table,
+    stage_table,
+)
 from tlbench.statistics import EQUIVALENCE_BAND, LEVEL
 from tlbench.units import UNKNOWN, format_bytes, format_duration
 
@@ -51,11 +59,13 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Section:
-    """One question of the report and its picture."""
+    """One question of the report, its picture, and its table where there is one."""
 
     name: str
     title: str
-    chart: Chart | NoChart
+    chart: Chart | NoChart | None
+    """None: the table says it all."""
+    table: Table | None = None
 
 
 def check_destination(destination: Path) -> None:
@@ -115,7 +125,6 @@ def render(evidence: Evidence) -> str:
         cases=cases,
         findings=find(cases, compared),
         sections=_sections(cases, compared, evidence.curves),
-        comparisons=comparison_table(compared),
         table=case_table(cases, compared),
         level_percent=round(100 * LEVEL),
         band_percent=round(100 * EQUIVALENCE_BAND),
@@ -136,10 +145,24 @@ def _sections(
             "speed-up",
             "Speed-up: predicted and realised",
             speedup_chart(compared, palette),
+            comparison_table(compared),
         ),
-        Section("memory", "Peak memory", memory_chart(cases, palette)),
+        Section(
+            "stages", "Where the time goes", stage_chart(cases), stage_table(cases)
+        ),
+        Section(
+            "memory", "Peak memory", memory_chart(cases, palette), memory_table(cases)
+        ),
         Section("training", "Training curves", training_chart(cases, curves, palette)),
+        *_checked_cost(cases),
     ]
+
+
+def _checked_cost(cases: Sequence[CaseTrials]) -> Iterator[Section]:
+    """Only of runs that have counted: most reports are about what was measured."""
+    table = cost_table(cases)
+    if table.rows:
+        yield Section("cost", "Cost, checked", None, table)
 
 
 def _environment() -> jinja2.Environment:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from tlbench.models.layers import Stage
 from tlbench.statistics import Interval
 from tlbench.units import format_number
 
@@ -57,3 +58,16 @@ QUANTITIES = {
     "first_step_time_s": Quantity("first step", "s"),
 }
 """What the report shows, in the order of its table's columns."""
+
+STAGES: dict[Stage, str] = {
+    "embedding": "embedding",
+    "before": "blocks before",
+    "tokenizer": "tokenizer",
+    "after": "blocks after",
+    "head": "head",
+}
+"""The stages of a model as they are called in words, in their order."""
+STAGE_TIME = Quantity("time", "ms", 1e3)
+STAGE_MACS = Quantity("compute", "GMACs", 1e-9)
+CEILING = Quantity("speed-up without them", "\N{MULTIPLICATION SIGN}")
+MEMORY = Quantity("memory", "MiB", 2**-20)

@@ -3,16 +3,27 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from tlbench.models.layers import Stage
+from tlbench.models.publication import MISPRINT_MARK, published_costs
 from tlbench.reports.cases import (
     DEVICE_MEMORY,
     HOST_MEMORY,
+    PREDICTED_MEMORY,
     CaseTrials,
     Summary,
     describe_statuses,
 )
 from tlbench.reports.compare import ACCURACY, Comparison
 from tlbench.reports.findings import describe_evidence, signed
-from tlbench.reports.quantities import QUANTITIES
+from tlbench.reports.quantities import (
+    CEILING,
+    MEMORY,
+    QUANTITIES,
+    STAGE_MACS,
+    STAGE_TIME,
+    STAGES,
+    Quantity,
+)
 from tlbench.statistics import Ratio
 from tlbench.units import UNKNOWN, format_number
 
@@ -147,10 +158,155 @@ def comparison_table(compared: Sequence[Comparison]) -> Table:
     )
 
 
+def cost_table(cases: Sequence[CaseTrials]) -> Table:
+    """What was counted of every profiled model, beside each published number of it."""
+    return Table(
+        headings=(
+            "case",
+            QUANTITIES["params"].heading,
+            QUANTITIES["macs"].heading,
+            "by torch",
+            "by DeepSpeed",
+            "published [GFLOPS]",
+            "ours [GFLOPS]",
+            "ratio",
+            "verdict",
+        ),
+        rows=tuple(
+            Row(
+                cells=(*_counted_cells(case), *cells),
+                mode=case.mode,
+                has_failures=len(case.finished) < len(case.trials),
+            )
+            for case in cases
+            if case.mode == "profile"
+            for cells in _published_cells(case)
+        ),
+    )
+
+
+def _counted_cells(case: CaseTrials) -> tuple[Cell, ...]:
+    gmacs = QUANTITIES["macs"]
+    return (
+        _word(case.label),
+        metric_cell("params", case.summary("params")),
+        metric_cell("macs", case.summary("macs")),
+        _quantity_cell(gmacs, case.summary("counter_macs")),
+        _quantity_cell(gmacs, case.summary("profiler_macs")),
+    )
+
+
+def _published_cells(case: CaseTrials) -> list[tuple[Cell, ...]]:
+    """Of each published row; one line of dashes where there is none."""
+    is_known = case.case.model.builder is None
+    rows = published_costs(case.case.model) if is_known else ()
+    if not rows:
+        return [(_missing("the publication gives no GFLOPS of it"),) * 4]
+    return [
+        (
+            Cell(
+                f"{row.published_gflops:,}{MISPRINT_MARK if row.misprint else ''}",
+                row.source,
+                row.misprint or row.label,
+                row.published_gflops,
+            ),
+            Cell(format_number(row.gflops, 4), key=row.gflops),
+            Cell(f"{row.ratio:.3f}", key=row.ratio),
+            Cell(
+                row.verdict,
+                hint=row.misprint or "",
+                key=row.verdict,
+                is_number=False,
+            ),
+        )
+        for row in rows
+    ]
+
+
+def memory_table(cases: Sequence[CaseTrials]) -> Table:
+    """Predicted and measured memory of every case that has both."""
+    return Table(
+        headings=(
+            "case",
+            "mode",
+            f"predicted [{MEMORY.unit}]",
+            f"measured [{MEMORY.unit}]",
+            "measured over predicted",
+        ),
+        rows=tuple(
+            Row(
+                cells=(
+                    _word(case.label),
+                    _word(case.mode),
+                    _quantity_cell(MEMORY, predicted),
+                    _quantity_cell(MEMORY, measured),
+                    Cell(format_number(ratio, 3), key=ratio),
+                ),
+                mode=case.mode,
+            )
+            for case in cases
+            for measured in [case.summary(case.memory_metric)]
+            for predicted in [case.summary(PREDICTED_MEMORY[case.memory_metric])]
+            if measured.value is not None and predicted.value
+            for ratio in [measured.value / predicted.value]
+        ),
+    )
+
+
+def stage_table(cases: Sequence[CaseTrials]) -> Table:
+    """Every stage of every case that was attributed: what it takes, and its share."""
+    return Table(
+        headings=(
+            "case",
+            "stage",
+            STAGE_TIME.heading,
+            "share of time [%]",
+            STAGE_MACS.heading,
+            "share of compute [%]",
+            MEMORY.heading,
+            CEILING.title,
+        ),
+        rows=tuple(
+            Row(_stage_cells(case, stage, title), mode=case.mode)
+            for case in cases
+            for stage, title in STAGES.items()
+            if case.values(f"stage_{stage}_macs")
+        ),
+    )
+
+
+def _stage_cells(case: CaseTrials, stage: Stage, title: str) -> tuple[Cell, ...]:
+    return (
+        _word(case.label),
+        _word(title),
+        _quantity_cell(STAGE_TIME, case.summary(f"stage_{stage}_time_s")),
+        _stage_share(case, stage, "time_s"),
+        _quantity_cell(STAGE_MACS, case.summary(f"stage_{stage}_macs")),
+        _stage_share(case, stage, "macs"),
+        _quantity_cell(MEMORY, case.summary(f"stage_{stage}_memory_bytes")),
+        _quantity_cell(CEILING, case.summary("removal_ceiling_ratio"))
+        if stage == "after"
+        else _missing("told of the blocks after the reduction only"),
+    )
+
+
+def _stage_share(case: CaseTrials, stage: Stage, quantity: str) -> Cell:
+    """Of the sum over all stages, in percent."""
+    values = {s: case.summary(f"stage_{s}_{quantity}").value for s in STAGES}
+    value, total = values[stage], sum(v or 0 for v in values.values())
+    if value is None or not total:
+        return _missing(case.summary(f"stage_{stage}_{quantity}").reason or "")
+    percent = 100 * value / total
+    return Cell(format_number(percent, 3), key=percent)
+
+
 def metric_cell(name: str, summary: Summary) -> Cell:
+    return _quantity_cell(QUANTITIES[name], summary)
+
+
+def _quantity_cell(quantity: Quantity, summary: Summary) -> Cell:
     if summary.value is None:
         return _missing(summary.reason or "")
-    quantity = QUANTITIES[name]
     detail = quantity.interval_text(summary.interval)
     hint = f"median of {summary.n} trials" if summary.n > 1 else "one trial"
     if detail:

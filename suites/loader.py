@@ -2,43 +2,54 @@
 
 Any list in a grid of settings is an axis, and `_expand` multiplies the axes out. The
 schema checks every point that no `exclude` drops. All that is wrong is collected and
-told together, as `path:LINE: field: what is wrong and what would be right`.
+told together, as `path:LINE: field: what is wrong and what would be right`. The same
+holds for each scale of a file: a second reading of it, with other settings laid over.
 """
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from tlbench.errors import SuiteError
+from tlbench.suites.braces import expand_braces
 from tlbench.suites.document import MAX_SIZE, Value, decode, located, read_yaml
 from tlbench.suites.mistakes import Mistakes
+from tlbench.suites.model_spec import ModelSpec
 from tlbench.suites.names import (
     did_you_mean,
-    expand_braces,
+    grid_pool_name,
     model_name,
+    parse_grid_pool,
     parse_model,
     parse_token_learner,
 )
-from tlbench.suites.spec import MODES, Case, ModelSpec, Spec, Suite, Trial
+from tlbench.suites.schema import Spec
+from tlbench.suites.sources import Sources
+from tlbench.suites.spec import MODES, Case, Suite, Trial
 
 MAX_CASES = 10_000
 MAX_EXCLUDED = 200
 """Most combinations of settings that `exclude` may name."""
+MAX_SCALES = 20
+"""Most scales of a suite: each is checked whenever its file is read."""
 DEFAULT_REPEATS = 5
 
 _SETTINGS = frozenset(Case.model_fields) - {"model"}
 _GRID = _SETTINGS | {"models"}
-_SUITE_FIELDS = frozenset(Suite.model_fields) - {"cases"}
+_SUITE_FIELDS = frozenset(Suite.model_fields) - {"cases", "sources"}
 _TOP_LEVEL = _GRID | _SUITE_FIELDS | {"include", "exclude"}
+_SCALED = _TOP_LEVEL - {"name"}
+"""What a scale may set."""
 _DEFAULTS: dict[str, Any] = {
     name: field.default.model_dump()
     if isinstance(field.default, Spec)
@@ -46,44 +57,67 @@ _DEFAULTS: dict[str, Any] = {
     for name, field in Case.model_fields.items()
     if not field.is_required()
 }
+_GROUPS = frozenset(key for key, value in _DEFAULTS.items() if isinstance(value, dict))
 # Checks settings that come without a model of their own, or with a wrong one.
 _STAND_IN = parse_model("ViT-Ti/16")
 
 
-def load_suite(source: str, stdin_text: str | None = None) -> Suite:
-    """The suite called `source`: a built-in one, a path, or `-` for `stdin_text`."""
+class BuiltIn(NamedTuple):
+    """What a list of the built-in suites tells of each."""
+
+    description: str
+    """The first line of it."""
+    scales: tuple[str, ...]
+
+
+def load_suite(
+    source: str, stdin_text: str | None = None, scale: str | None = None
+) -> Suite:
+    """The suite called `source`: a built-in one, a path, or `-` for `stdin_text`.
+
+    It is read at one of its scales, or at none. A suite in a file names the files of
+    its builders relative to its own folder.
+    """
     if source == "-":
         if stdin_text is None:
             raise SuiteError("-: there is no suite on standard input")
-        return parse_suite(stdin_text, "stdin")
+        return parse_suite(stdin_text, "stdin", scale=scale)
     built_in = _built_in_files().get(source)
     if built_in is not None:
-        return parse_suite(built_in.read_text("utf-8"), built_in.name)
-    return parse_suite(_read_file(source), source)
+        return parse_suite(built_in.read_text("utf-8"), built_in.name, scale=scale)
+    return parse_suite(_read_file(source), source, Path(source).parent, scale)
 
 
-def parse_suite(text: str, source_name: str) -> Suite:
-    """The suite that `text` spells out; errors call the text `source_name`."""
+def parse_suite(
+    text: str, source_name: str, folder: Path = Path(), scale: str | None = None
+) -> Suite:
+    """The suite that `text` spells out; errors call the text `source_name`.
+
+    The settings of `scale` are laid over the others, and the suite's name tells it;
+    every scale is checked, whichever is asked for. The files of builders are named
+    relative to `folder`.
+    """
     root = read_yaml(text, source_name)
     if not isinstance(root.content, dict):
         what = f"{root.text} is not a suite"
         way_out = "a mapping with models and mode would be right"
         raise SuiteError(located(source_name, root.line, "", f"{what}; {way_out}"))
     mistakes = Mistakes(source_name)
-    mistakes.check_keys(root, _TOP_LEVEL)
-    exclusions = _exclusions(root, mistakes)
-    cases = _cases(_candidates(root, mistakes), exclusions, mistakes)
-    if not cases and not mistakes.found:
-        mistakes.add(root.entries["exclude"], "leaves no case in the suite")
-    return _suite(root, cases, Path(source_name).stem, mistakes)
+    mistakes.check_keys(root, _TOP_LEVEL | {"scales"})
+    suites = _scaled_suites(root, folder, mistakes)
+    mistakes.stop()
+    if scale is not None and scale not in suites:
+        known = [name for name in suites if name is not None]
+        raise SuiteError(
+            f"{source_name}: {scale!r} is not one of its scales"
+            f" ({', '.join(known) or 'it has none'}){did_you_mean(scale, known)}"
+        )
+    return suites[scale]
 
 
-def builtin_suites() -> dict[str, str]:
-    """Names of the built-in suites, each with its description in one line."""
-    return {
-        name: _first_line(read_yaml(file.read_text("utf-8"), file.name))
-        for name, file in _built_in_files().items()
-    }
+def builtin_suites() -> dict[str, BuiltIn]:
+    """The built-in suites by name."""
+    return {name: _built_in(file) for name, file in _built_in_files().items()}
 
 
 def repeat_suite(trial: Trial, trial_timeout_s: float) -> dict[str, Any]:
@@ -101,10 +135,13 @@ def repeat_suite(trial: Trial, trial_timeout_s: float) -> dict[str, Any]:
 
 
 def _as_entry(model: ModelSpec) -> str | dict[str, Any]:
-    """An entry of `models` that reads back as `model`, by its name where it has one."""
-    if model.name is None:
+    """An entry of `models` that reads back as `model`: its name where that says all."""
+    if _sayable(model) == model:
         return model_name(model)
-    return model.model_dump(mode="json", exclude_defaults=True)
+    fields = model.model_dump(mode="json", exclude_defaults=True)
+    if model.grid_pool is not None:  # its places, as a list, would be an axis
+        fields["grid_pool"] = grid_pool_name(model.grid_pool)
+    return fields
 
 
 def _built_in_files() -> dict[str, Traversable]:
@@ -117,10 +154,11 @@ def _built_in_files() -> dict[str, Traversable]:
     return {name: suites[name] for name in sorted(suites)}
 
 
-def _first_line(root: Value) -> str:
-    description = root.entries.get("description")
-    text = str(description.content).strip() if description else ""
-    return text.partition("\n")[0]
+def _built_in(file: Traversable) -> BuiltIn:
+    entries = read_yaml(file.read_text("utf-8"), file.name).entries
+    text = str(entries["description"].content) if "description" in entries else ""
+    scales = entries["scales"].entries if "scales" in entries else {}
+    return BuiltIn(text.strip().partition("\n")[0], tuple(scales))
 
 
 def _read_file(source: str) -> str:
@@ -137,6 +175,61 @@ def _read_file(source: str) -> str:
         reason = getattr(error, "strerror", None) or error
         raise SuiteError(f"{source}: cannot be read: {reason}") from error
     return decode(data, source)
+
+
+# ---------------------------------------------------------------- scales
+
+
+def _scaled_suites(
+    root: Value, folder: Path, mistakes: Mistakes
+) -> dict[str | None, Suite]:
+    """The suite as it stands (None) and at each of its scales, where nothing is wrong.
+
+    What is wrong at a scale only is told with the scale.
+    """
+    plain = _suite(root, folder, mistakes)
+    suites: dict[str | None, Suite] = {} if plain is None else {None: plain}
+    for scale, settings in _scales(root, mistakes).items():
+        own = Mistakes(mistakes.source)
+        suite = _suite(_at_scale(root, settings), folder, own)
+        mistakes.found |= {
+            (line, f"{message} (at scale {scale})")
+            for line, message in own.found - mistakes.found
+        }
+        if suite is not None:
+            name = f"{suite.name} ({scale})"
+            suites[scale] = suite.model_copy(update={"name": name})
+    return suites
+
+
+def _scales(root: Value, mistakes: Mistakes) -> dict[str, Value]:
+    """The settings of each scale; none where `scales` itself is a mistake."""
+    value = root.entries.get("scales")
+    if value is None:
+        return {}
+    if not isinstance(value.content, dict):
+        mistakes.add(value, f"{value.text} is not a mapping from scales to settings")
+    if len(value.entries) > MAX_SCALES:
+        mistakes.add(value, f"has more than {MAX_SCALES} scales")
+        return {}
+    scales: dict[str, Value] = {}
+    for scale, settings in value.entries.items():
+        mistakes.check_keys(settings, _SCALED)
+        if not isinstance(settings.content, dict):
+            mistakes.add(settings, f"{settings.text} is not a mapping of settings")
+        elif not re.fullmatch(r"[\w-]{1,40}", scale):
+            mistakes.add(settings, "is not called by one word, such as cpu")
+        else:
+            scales[scale] = settings
+    return scales
+
+
+def _at_scale(root: Value, settings: Value) -> Value:
+    """The top level with a scale's settings laid over it; only groups are merged."""
+    groups = _laid_over(root.only(_GROUPS), settings.only(_GROUPS))
+    top, over = root.only(_TOP_LEVEL), settings.only(_SCALED)
+    entries = top.entries | over.entries | groups.entries  # the order of the axes stays
+    return replace(settings, content=entries)
 
 
 # ---------------------------------------------------------------- axes
@@ -168,7 +261,8 @@ def _count(value: Value) -> int:
 class _Models:
     """Reads the models of a file; within it a name stands for one model only."""
 
-    def __init__(self, mistakes: Mistakes) -> None:
+    def __init__(self, sources: Sources, mistakes: Mistakes) -> None:
+        self.sources = sources
         self.mistakes = mistakes
         self.called: dict[str, ModelSpec] = {}
         self.listed: dict[int, list[ModelSpec]] = {}
@@ -193,11 +287,13 @@ class _Models:
         """The models of one entry; none where it is a mistake."""
         try:
             if isinstance(entry.content, str):
-                return [parse_model(name) for name in expand_braces(entry.content)]
+                models = map(parse_model, expand_braces(entry.content))
+                return [self._resolved(model, entry) for model in models]
             if isinstance(entry.content, dict):
-                return [self._spelled_out(entry)]
-        except SuiteError as error:  # in a mapping, from the short form TL8@1/4
-            self.mistakes.add(entry.entries.get("token_learner", entry), str(error))
+                return [self._resolved(self._spelled_out(entry), entry)]
+        except SuiteError as error:  # in a mapping, from a short form such as TL8@1/4
+            short = [entry.entries[key] for key in _SHORT_FORMS if key in entry.entries]
+            self.mistakes.add(short[0] if short else entry, str(error))
         except ValidationError as error:
             self.mistakes.add_invalid(error, ModelSpec, entry)
         else:
@@ -211,15 +307,29 @@ class _Models:
     def _spelled_out(self, entry: Value) -> ModelSpec:
         model = ModelSpec.model_validate(_model_fields(entry))
         name = model_name(model)
-        unnamed = model.model_copy(update={"name": None})
-        meant = self.called.setdefault(name, _published(name) or unnamed)
-        if meant != unnamed:
+        sayable = _sayable(model)
+        meant = self.called.setdefault(name, _published(name) or sayable)
+        if meant != sayable:
             self.mistakes.add(
                 entry.find(["name"]),
                 f"{name!r} stands for a model of other sizes;"
                 " another name, or none, would be right",
             )
         return model
+
+    def _resolved(self, model: ModelSpec, entry: Value) -> ModelSpec:
+        """The model, with the digest of its builder's file."""
+        try:
+            return self.sources.resolve(model)
+        except SuiteError as error:
+            self.mistakes.add(entry.find(["builder"]), str(error))
+            return model
+
+
+def _sayable(model: ModelSpec) -> ModelSpec:
+    """What a name can say of the model: neither its label nor a digest."""
+    builder = model.builder and model.builder.model_copy(update={"sha256": None})
+    return model.model_copy(update={"name": None, "builder": builder})
 
 
 def _published(name: str) -> ModelSpec | None:
@@ -229,17 +339,25 @@ def _published(name: str) -> ModelSpec | None:
         return None
 
 
+_SHORT_FORMS: dict[str, Callable[[str, int], Spec]] = {
+    "token_learner": parse_token_learner,
+    "grid_pool": parse_grid_pool,
+}
+"""Fields of a model that may be written as in a name, and what reads them."""
+
+
 def _model_fields(entry: Value) -> dict[str, Any]:
     """The fields of a model that is spelled out, its short forms written out."""
     fields: dict[str, Any] = entry.plain()
-    width, depth, learner = map(fields.get, ("embed_dim", "depth", "token_learner"))
+    width, depth = fields.get("embed_dim"), fields.get("depth")
     if type(width) is int:  # a bool is none
         fields.setdefault("mlp_dim", 4 * width)
-    if isinstance(learner, str):
-        if type(depth) is int and depth > 0:
-            fields["token_learner"] = parse_token_learner(learner, depth)
-        else:
-            del fields["token_learner"]  # the depth is the mistake to tell
+    for key, parse in _SHORT_FORMS.items():
+        if isinstance(fields.get(key), str):
+            if type(depth) is int and depth > 0:
+                fields[key] = parse(fields[key], depth)
+            else:
+                del fields[key]  # the depth is the mistake to tell
     return fields
 
 
@@ -267,10 +385,10 @@ class _Candidate:
         return filled
 
 
-def _candidates(root: Value, mistakes: Mistakes) -> list[_Candidate]:
+def _candidates(root: Value, sources: Sources, mistakes: Mistakes) -> list[_Candidate]:
     """Every point of every grid, models outermost, in the order of the file."""
     candidates: list[_Candidate] = []
-    models = _Models(mistakes)
+    models = _Models(sources, mistakes)
     for grid in _grids(root, mistakes):
         listed = grid.entries.get("models")
         if listed is None:
@@ -421,24 +539,27 @@ def _case(
         return None
 
 
-def _suite(
-    root: Value, cases: tuple[Case, ...], default_name: str, mistakes: Mistakes
-) -> Suite:
+def _suite(root: Value, folder: Path, mistakes: Mistakes) -> Suite | None:
+    """The suite of one top level; None where anything is wrong with it."""
+    exclusions, sources = _exclusions(root, mistakes), Sources(folder)
+    cases = _cases(_candidates(root, sources, mistakes), exclusions, mistakes)
+    if not cases and not mistakes.found:
+        mistakes.add(root.entries["exclude"], "leaves no case in the suite")
     own = root.only(_SUITE_FIELDS)
     # Without a case there is a mistake already; the stand-in lets the rest be told.
     stand_in = Case(model=_STAND_IN, mode="profile")
     fields = {
-        "name": default_name,
+        "name": Path(mistakes.source).stem,
         **own.plain(),
         "repeats": _repeats(own.entries.get("repeats"), mistakes),
         "cases": cases or (stand_in,),
+        "sources": sources.texts,
     }
     try:
         suite = Suite.model_validate(fields)
     except ValidationError as error:
         mistakes.add_invalid(error, Suite, own)
-    mistakes.stop()
-    return suite
+    return None if mistakes.found else suite
 
 
 def _repeats(value: Value | None, mistakes: Mistakes) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 from tlbench.errors import SuiteError
 from tlbench.suites.document import Value, join_path, located
 from tlbench.suites.names import did_you_mean
-from tlbench.suites.spec import Spec, choices, schema_at, wording
+from tlbench.suites.schema import Spec, choices, schema_at, wording
 
 MAX_MISTAKES = 20
 """Most mistakes that one error lists."""

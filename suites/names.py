@@ -1,9 +1,12 @@
-"""Model names: read, printed, and expanded from braces as in a shell.
+"""Model names, read and printed.
 
-A name is `ViT-<variant>/<patch>`, then in any order `[depth]`, `@size` and
-`+TL<tokens>[v1][mean][fuse]@place`; it is printed in this order, with the place as the
-index of a block. What stands at its default (the variant's own depth, 224 pixels,
-TokenLearner v1.1) is not printed. A model of unpublished sizes is written
+A name is `ViT-<variant>/<patch>` or `ViViT-<variant>/<patch>x<frames of a tubelet>`,
+then in any order `[depth]`, `@size` (of a video `@size x frames`), `:encoder`,
+`:attention` or `:dotproduct`, `:token` or `:map`, one of
+`+TL<tokens>[v1][mean][fuse]@place` and `+pool<window>@places`, and a builder such as
+`+tome(r=8)` or `+my_models.py:build`. It is printed in this order, with the place as
+the index of a block. What stands at its default (the variant's own depth, 224 pixels,
+32 frames, TokenLearner v1.1) is not printed. A model of unpublished sizes is written
 `ViT-d<embed_dim>h<num_heads>m<mlp_dim>l<depth>/<patch>`.
 """
 
@@ -11,12 +14,22 @@ import difflib
 import re
 from collections.abc import Iterable
 from fractions import Fraction
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from pydantic import ValidationError
 
 from tlbench.errors import SuiteError
-from tlbench.suites.spec import ModelSpec, Spec, TokenLearnerSpec, wording
+from tlbench.suites.braces import check_length
+from tlbench.suites.model_spec import (
+    FACTORISATIONS,
+    BuilderSpec,
+    GlobalPool,
+    GridPoolSpec,
+    ModelSpec,
+    TokenLearnerSpec,
+    VideoSpec,
+)
+from tlbench.suites.schema import Spec, wording
 
 
 class Variant(NamedTuple):
@@ -39,56 +52,77 @@ VARIANTS = {
     "G": Variant(1664, 48, 8192, 16),
 }
 
-MAX_NAMES = 10_000
-"""Most names that one text may expand to."""
-MAX_LENGTH = 500
-"""Most characters of a name, braces included."""
+TEMPORAL_DEPTHS = {"L": 24}
+"""Blocks over time of a factorised encoder, as the public ViViT configurations have it;
+4 for every other variant."""
+DEFAULT_TEMPORAL_DEPTH = 4
+BUILDERS_BASE = "ViT-B/16"
+"""What the builder of a user's file works on where its name says no more."""
 
 _DEFAULT_IMAGE_SIZE: int = ModelSpec.model_fields["image_size"].default
+_DEFAULT_FRAMES: int = VideoSpec.model_fields["num_frames"].default
 _QUOTES = "a name with brackets or commas wants quotes in YAML flow lists and in shells"
 
-_HEAD = re.compile(r"ViT-([A-Za-z]+|d(\d+)h(\d+)m(\d+)l(\d+))/(\d+)", re.ASCII)
-_PART = re.compile(r"\[[^\]]*\]|\+[^+@\[]*(?:@[^+@\[]*)?|@[^+@\[]*")
+_HEAD = re.compile(
+    r"(?P<family>ViT|ViViT)-"
+    r"(?P<variant>[A-Za-z]+|d(?P<d>\d+)h(?P<h>\d+)m(?P<m>\d+)l(?P<l>\d+))"
+    r"/(?P<patch>\d+)(?:x(?P<tubelet>\d+))?",
+    re.ASCII,
+)
+_PART = re.compile(
+    r"\[[^\]]*\]|:[^:+@\[]*|\+[^+@\[(]*(?:\([^)]*\))?(?:@[^:+@\[]*)?|@[^:+@\[]*"
+)
 _DEPTH = re.compile(r"\[(\d+(?:\+\d+)*)\]", re.ASCII)
-_SIZE = re.compile(r"@(\d+)", re.ASCII)
+_SIZE = re.compile(r"@(\d+)(?:x(\d+))?", re.ASCII)
+_FACTORISATION = re.compile(r":(encoder|attention|dotproduct)(\d+)?", re.ASCII)
+_GLOBAL_POOLS: dict[str, GlobalPool] = {"": "avg", ":token": "token", ":map": "map"}
 _LEARNER = re.compile(
     r"TL(?P<tokens>\d+)(?P<flags>(?:v1\.1|v1|mean|fuse)*)@(?P<place>\d+(?:/\d+)?)",
     re.ASCII,
 )
 _FLAG = re.compile(r"v1\.1|v1|mean|fuse")
-_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?", re.ASCII)
+_POOL = re.compile(r"pool(\d+)@(\d+(?:/\d+)?(?:,\d+(?:/\d+)?)*)", re.ASCII)
+_BUILDER = re.compile(
+    r"(?:(?P<file>[^:()]*\.py):)?(?P<function>[A-Za-z_]\w*)(?:\((?P<options>[^)]*)\))?",
+    re.ASCII,
+)
+_OPTION = re.compile(r"\s*([A-Za-z_]\w*)=([\w.+-]+)\s*", re.ASCII)
+_WORDS = {"true": True, "false": False}
 
 
 def parse_model(text: str) -> ModelSpec:
     """The model that a name without braces stands for."""
-    _check_length(text)
-    if text.startswith("ViViT-"):
-        raise SuiteError(
-            f"{text!r} names a video model, which this version does not build"
-        )
-    if ".py:" in text:  # the builder of a user's own file, as in my_models.py:build
-        raise SuiteError(
-            f"{text!r} names a model of a user's own file, which this version does not"
-            " build"
-        )
+    check_length(text)
     head = _HEAD.match(text)
+    if head is None and ".py:" in text:
+        return parse_model(f"{BUILDERS_BASE}+{text}")
     if head is None:
-        _refuse(text, "a name begins with variant and patch size, as in ViT-B/16")
-    parts = _split_parts(text, head.end())
+        _refuse(
+            text,
+            "a name begins with variant and patch size, as in ViT-B/16,"
+            " or with those of a tubelet, as in ViViT-B/16x2",
+        )
+    return _build(text, head, _split_parts(text, head.end()))
+
+
+def _build(text: str, head: re.Match[str], parts: dict[str, str]) -> ModelSpec:
     variant = _variant(text, head)
     depth = _depth(text, parts["["]) if "[" in parts else variant.depth
-    size = _size(text, parts["@"]) if "@" in parts else _DEFAULT_IMAGE_SIZE
+    size, frames = _size(text, head, parts.get("@"))
+    learner, pool, builder = map(parts.get, ("+TL", "+pool", "+builder"))
     try:
         return ModelSpec(
-            patch_size=int(head[6]),
+            patch_size=int(head["patch"]),
             image_size=size,
             embed_dim=variant.embed_dim,
             depth=depth,
             num_heads=variant.num_heads,
             mlp_dim=variant.mlp_dim,
-            token_learner=(
-                _token_learner(text, parts["+"][1:], depth) if "+" in parts else None
-            ),
+            global_pool=_GLOBAL_POOLS[parts.get(":pool", "")],
+            video=_video(text, head, frames, parts.get(":")),
+            token_learner=_token_learner(text, learner[1:], depth) if learner else None,
+            grid_pool=_grid_pool(text, pool[1:], depth) if pool else None,
+            builder=_builder(text, builder[1:]) if builder else None,
         )
     except ValidationError as error:
         _refuse(text, _first_complaint(error, ModelSpec))
@@ -96,30 +130,54 @@ def parse_model(text: str) -> ModelSpec:
 
 def parse_token_learner(text: str, depth: int) -> TokenLearnerSpec:
     """The TokenLearner that `TL8@1/4` stands for in a model of `depth` blocks."""
-    _check_length(text)
+    check_length(text)
     return _token_learner(text, text, depth)
+
+
+def parse_grid_pool(text: str, depth: int) -> GridPoolSpec:
+    """The pooling that `pool4@9,18` stands for in a model of `depth` blocks."""
+    check_length(text)
+    return _grid_pool(text, text, depth)
 
 
 def model_name(spec: ModelSpec) -> str:
     """The one name that is printed for a model."""
     base = spec.name or _sizes_name(spec)
-    learner = spec.token_learner
-    if learner is None:
-        return base
+    return base + "".join(
+        f"+{part}"
+        for part in (
+            spec.token_learner and token_learner_name(spec.token_learner),
+            spec.grid_pool and grid_pool_name(spec.grid_pool),
+            spec.builder and _builder_name(spec.builder),
+        )
+        if part
+    )
+
+
+def token_learner_name(learner: TokenLearnerSpec) -> str:
+    """The short form, such as `TL8@3`."""
     version = "v1" if learner.version == "v1" else ""
     pooling = "mean" if learner.pooling == "mean" else ""
     fuse = "fuse" if learner.fuse else ""
-    return f"{base}+TL{learner.num_tokens}{version}{pooling}{fuse}@{learner.place}"
+    return f"TL{learner.num_tokens}{version}{pooling}{fuse}@{learner.place}"
 
 
-def expand_braces(text: str) -> list[str]:
-    """All texts that a shell would make of one with braces, in the shell's order."""
-    _check_length(text)
-    _check_braces(text)
-    try:
-        return _expand(text)
-    except OverflowError as error:
-        raise SuiteError(f"{text!r} expands to more than {MAX_NAMES} names") from error
+def grid_pool_name(pool: GridPoolSpec) -> str:
+    """The short form, such as `pool4@9,18`."""
+    return f"pool{pool.window}@{','.join(map(str, pool.places))}"
+
+
+def _builder_name(builder: BuilderSpec) -> str:
+    options = ",".join(
+        f"{name}={_option_text(value)}"
+        for name, value in sorted(builder.options.items())
+    )
+    function = f"{builder.function}({options})" if options else builder.function
+    return f"{builder.file}:{function}" if builder.file else function
+
+
+def _option_text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -136,14 +194,6 @@ def _refuse(text: str, why: str) -> NoReturn:
     raise SuiteError(f"{text!r} cannot be built: {why}")
 
 
-def _check_length(text: str) -> None:
-    if len(text) > MAX_LENGTH:
-        raise SuiteError(
-            f"'{text[:40]}...' cannot be built: it has more than"
-            f" {MAX_LENGTH} characters"
-        )
-
-
 def _first_complaint(error: ValidationError, schema: type[Spec]) -> str:
     """What a record of sizes has against the numbers of a name."""
     details = error.errors(include_url=False)[0]
@@ -154,39 +204,50 @@ def _first_complaint(error: ValidationError, schema: type[Spec]) -> str:
 
 
 def _variant(text: str, head: re.Match[str]) -> Variant:
-    if head[2] is not None:
-        embed_dim, num_heads, mlp_dim, depth = (
-            int(head[group]) for group in range(2, 6)
-        )
-        return Variant(embed_dim, depth, mlp_dim, num_heads)
-    if head[1] not in VARIANTS:
+    letter = head["variant"]
+    if head["d"] is not None:
+        return Variant(*(int(head[group]) for group in "dlmh"))
+    if letter not in VARIANTS:
         _refuse(
             text,
-            f"{head[1]!r} is not one of {', '.join(VARIANTS)}"
-            + did_you_mean(head[1], VARIANTS),
+            f"{letter!r} is not one of {', '.join(VARIANTS)}"
+            + did_you_mean(letter, VARIANTS),
         )
-    return VARIANTS[head[1]]
+    return VARIANTS[letter]
 
 
 def _split_parts(text: str, start: int) -> dict[str, str]:
-    """The parts behind the patch size, by the sign that each begins with."""
+    """The parts behind the patch size, by what each of them says."""
     parts: dict[str, str] = {}
     while start < len(text):
         part = _PART.match(text, start)
         if part is None:
             _refuse(text, _why_no_part(text[start:]))
-        sign = part[0][0]
-        if sign in parts:
-            _refuse(text, f"{parts[sign]!r} and {part[0]!r} cannot both stand in it")
-        parts[sign] = part[0]
+        kind = _kind(part[0])
+        if kind in parts:
+            _refuse(text, f"{parts[kind]!r} and {part[0]!r} cannot both stand in it")
+        parts[kind] = part[0]
         start = part.end()
     return parts
+
+
+def _kind(part: str) -> str:
+    """What a part speaks of: its sign, or more where several share a sign."""
+    if part in _GLOBAL_POOLS:
+        return ":pool"
+    if part[0] != "+":
+        return part[0]
+    reduction = re.match(r"\+(TL|pool)(\d|@|\{|$)", part)
+    return f"+{reduction[1]}" if reduction else "+builder"
 
 
 def _why_no_part(rest: str) -> str:
     if rest.startswith("["):
         return f"{rest!r} has no closing bracket; {_QUOTES}"
-    return f"{rest!r} is not [depth], @size or +TL<tokens>@place"
+    return (
+        f"{rest!r} is not [depth], @size, :token, +TL<tokens>@place,"
+        " +pool<window>@place or a builder such as +tome(r=8)"
+    )
 
 
 def _depth(text: str, part: str) -> int:
@@ -196,18 +257,113 @@ def _depth(text: str, part: str) -> int:
     return sum(int(blocks) for blocks in match[1].split("+"))
 
 
-def _size(text: str, part: str) -> int:
+def _size(text: str, head: re.Match[str], part: str | None) -> tuple[int, int]:
+    """Pixels along a side, and frames of a clip."""
+    if part is None:
+        return _DEFAULT_IMAGE_SIZE, _DEFAULT_FRAMES
     match = _SIZE.fullmatch(part)
     if match is None:
         _refuse(text, f"{part!r} is not an image size such as @384")
-    return int(match[1])
+    if match[2] is not None and head["family"] == "ViT":
+        _refuse(
+            text,
+            f"{part!r} has two sizes, and the images of a ViT are square:"
+            f" @{match[1]} would be right (of a ViViT the second is its frames)",
+        )
+    return int(match[1]), int(match[2] or _DEFAULT_FRAMES)
+
+
+def _video(
+    text: str, head: re.Match[str], frames: int, part: str | None
+) -> VideoSpec | None:
+    if head["family"] == "ViT":
+        if head["tubelet"] is not None:
+            _refuse(text, "tubelets are for video: ViViT-B/16x2 would be right")
+        if part is not None:
+            _refuse(text, f"{part!r} is for video, as in ViViT-B/16x2:encoder")
+        return None
+    if head["tubelet"] is None:
+        _refuse(text, f"a ViViT names its tubelet, as in {head[0]}x2")
+    factorisation, temporal_depth = _factorisation(text, head, part)
+    try:
+        return VideoSpec(
+            num_frames=frames,
+            tubelet_size=int(head["tubelet"]),
+            factorisation=factorisation,
+            temporal_depth=temporal_depth,
+        )
+    except ValidationError as error:
+        _refuse(text, _first_complaint(error, VideoSpec))
+
+
+def _factorisation(text: str, head: re.Match[str], part: str | None) -> tuple[Any, int]:
+    """The factorisation, and the blocks over time that it has."""
+    if part is None:
+        return "joint", 0
+    match = _FACTORISATION.fullmatch(part)
+    if match is None:
+        known = [f":{name}" for name in FACTORISATIONS[1:]] + list(_GLOBAL_POOLS)[1:]
+        _refuse(text, f"{part!r} is not one of {', '.join(known)}")
+    if match[1] != "encoder":
+        return match[1], int(match[2] or 0)
+    return match[1], int(match[2] or _temporal_depth(head["variant"]))
+
+
+def _temporal_depth(variant: str) -> int:
+    return TEMPORAL_DEPTHS.get(variant, DEFAULT_TEMPORAL_DEPTH)
+
+
+def _grid_pool(text: str, part: str, depth: int) -> GridPoolSpec:
+    match = _POOL.fullmatch(part)
+    if match is None:
+        _refuse(text, f"{part!r} is not pool<window>@places, as in pool4@9,18")
+    places = tuple(_place(text, place, depth) for place in match[2].split(","))
+    try:
+        return GridPoolSpec(window=int(match[1]), places=places)
+    except ValidationError as error:
+        _refuse(text, _first_complaint(error, GridPoolSpec))
+
+
+def _builder(text: str, part: str) -> BuilderSpec:
+    match = _BUILDER.fullmatch(part)
+    if match is None:
+        _refuse(
+            text,
+            f"'+{part}' is not +TL<tokens>@place, +pool<window>@place or a builder,"
+            " as in +tome(r=8) or +my_models.py:build",
+        )
+    try:
+        return BuilderSpec(
+            function=match["function"],
+            file=match["file"],
+            options=_options(text, match["options"]),
+        )
+    except ValidationError as error:
+        _refuse(text, _first_complaint(error, BuilderSpec))
+
+
+def _options(text: str, listed: str | None) -> dict[str, int | float | bool | str]:
+    options: dict[str, int | float | bool | str] = {}
+    for item in listed.split(",") if listed else ():
+        match = _OPTION.fullmatch(item)
+        if match is None or match[1] in options:
+            _refuse(text, f"{item!r} is not a new option=value, as in tome(r=8)")
+        options[match[1]] = _option_value(match[2])
+    return options
+
+
+def _option_value(word: str) -> int | float | bool | str:
+    if word in _WORDS:
+        return _WORDS[word]
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    return word
 
 
 def _token_learner(text: str, part: str, depth: int) -> TokenLearnerSpec:
-    if part.startswith("pool"):
-        raise SuiteError(
-            f"{text!r} names a pooling baseline, which this version does not build"
-        )
     match = _LEARNER.fullmatch(part)
     if match is None:
         _refuse(text, _why_no_learner(part))
@@ -254,77 +410,32 @@ def _place(text: str, place: str, depth: int) -> int:
 
 def _sizes_name(spec: ModelSpec) -> str:
     width = (spec.embed_dim, spec.mlp_dim, spec.num_heads)
-    size = "" if spec.image_size == _DEFAULT_IMAGE_SIZE else f"@{spec.image_size}"
-    for letter, variant in VARIANTS.items():
+    letter = f"d{spec.embed_dim}h{spec.num_heads}m{spec.mlp_dim}l{spec.depth}"
+    depth = ""
+    for known, variant in VARIANTS.items():
         if width == (variant.embed_dim, variant.mlp_dim, variant.num_heads):
+            letter = known
             depth = "" if spec.depth == variant.depth else f"[{spec.depth}]"
-            return f"ViT-{letter}/{spec.patch_size}{depth}{size}"
-    sizes = f"d{spec.embed_dim}h{spec.num_heads}m{spec.mlp_dim}l{spec.depth}"
-    return f"ViT-{sizes}/{spec.patch_size}{size}"
+    family, tubelet = "ViT", ""
+    if spec.video is not None:
+        family, tubelet = "ViViT", f"x{spec.video.tubelet_size}"
+    pool = "" if spec.global_pool == "avg" else f":{spec.global_pool}"
+    return (
+        f"{family}-{letter}/{spec.patch_size}{tubelet}{depth}{_size_name(spec)}"
+        f"{_factorisation_name(spec, letter)}{pool}"
+    )
 
 
-def _check_braces(text: str) -> None:
-    depth = 0
-    for character in text:
-        depth += {"{": 1, "}": -1}.get(character, 0)
-        if depth < 0 or depth > 10:
-            break
-    if depth:
-        raise SuiteError(
-            f"{text!r} cannot be expanded: its braces"
-            f" {'do not match' if depth <= 10 else 'are nested deeper than 10'};"
-            " ViT-B/16+TL{8,16}@6 would be right"
-        )
+def _size_name(spec: ModelSpec) -> str:
+    frames = _DEFAULT_FRAMES if spec.video is None else spec.video.num_frames
+    if frames != _DEFAULT_FRAMES:
+        return f"@{spec.image_size}x{frames}"
+    return "" if spec.image_size == _DEFAULT_IMAGE_SIZE else f"@{spec.image_size}"
 
 
-def _expand(text: str) -> list[str]:
-    """Raises OverflowError before there are too many."""
-    start = text.find("{")
-    if start < 0:
-        return [text]
-    end = _closing_brace(text, start)
-    middles = _alternatives(text[start + 1 : end])
-    tails = _expand(text[end + 1 :])
-    if len(middles) * len(tails) > MAX_NAMES:
-        raise OverflowError
-    return [text[:start] + middle + tail for middle in middles for tail in tails]
-
-
-def _alternatives(inside: str) -> list[str]:
-    """What one pair of braces stands for."""
-    numbers = _RANGE.fullmatch(inside)
-    if numbers is not None:
-        return _number_range(numbers)
-    items = _split_commas(inside)
-    if len(items) == 1:  # no comma: the shell leaves the braces as they are
-        return [f"{{{item}}}" for item in _expand(inside)]
-    return [text for item in items for text in _expand(item)]
-
-
-def _number_range(numbers: re.Match[str]) -> list[str]:
-    first, last, step = int(numbers[1]), int(numbers[2]), int(numbers[3] or 1) or 1
-    if abs(last - first) // step >= MAX_NAMES:
-        raise OverflowError
-    way = 1 if last >= first else -1
-    return [str(number) for number in range(first, last + way, way * step)]
-
-
-def _closing_brace(text: str, start: int) -> int:
-    depth = 0
-    for index in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[index], 0)
-        if depth == 0:
-            return index
-    raise ValueError(f"unbalanced braces in {text!r}")  # _check_braces came first
-
-
-def _split_commas(inside: str) -> list[str]:
-    """The pieces between the commas that stand in no inner braces."""
-    pieces, depth = [""], 0
-    for character in inside:
-        depth += {"{": 1, "}": -1}.get(character, 0)
-        if character == "," and depth == 0:
-            pieces.append("")
-        else:
-            pieces[-1] += character
-    return pieces
+def _factorisation_name(spec: ModelSpec, letter: str) -> str:
+    if spec.factorisation == "joint" or spec.video is None:
+        return ""
+    depth = spec.video.temporal_depth
+    is_usual = depth in (0, _temporal_depth(letter))
+    return f":{spec.factorisation}{'' if is_usual else depth}"

@@ -1,4 +1,4 @@
-"""The schema of what can be asked for: models, cases, suites and planned trials.
+"""The schema of what can be asked for: cases, suites and planned trials.
 
 Everything here is frozen and plain: building it reads no device, network or
 environment. The identity of a case is the SHA-256 of its canonical JSON without the
@@ -11,18 +11,17 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticKnownError
+from pydantic_core import PydanticKnownError
+
+from tlbench.suites.model_spec import ModelSpec
+from tlbench.suites.schema import Count, Label, Spec
 
 Mode = Literal["profile", "infer", "train", "fit"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -32,111 +31,14 @@ DataName = Literal["digits", "synthetic"]
 
 NUM_CLASSES: dict[DataName, int] = {"digits": 10, "synthetic": 1000}
 """Width of the classifier that a data set asks for."""
+NUM_CLIP_CLASSES: dict[DataName, int] = {"synthetic": 400}
+"""The same for models of clips; the noise has the shape of Kinetics-400."""
 
 TRAIN_SAMPLES: dict[DataName, int] = {"digits": 1442}
 """Training samples of the data sets whose labels mean something."""
 
 MAX_SEED = 2**31
 """Seeds lie below it: the first of a run, and those of all its repeats."""
-
-# Bounds far beyond any published model: they catch slips of the keyboard.
-Size = Annotated[int, Field(gt=0, le=65_536)]
-Count = Annotated[int, Field(gt=0, le=1_000_000)]
-
-
-def _is_label(text: str) -> str:
-    if not text.isprintable() or text != text.strip():
-        raise ValueError(
-            f"{text!r} is not a name: it has blanks at an end,"
-            " or characters that cannot be printed"
-        )
-    return text
-
-
-Label = Annotated[str, Field(min_length=1), AfterValidator(_is_label)]
-
-
-class Spec(BaseModel):
-    """Base of every record here: frozen, closed, strictly typed, every number finite.
-
-    A validator's message names the fields that clash as `field=value`, nested ones
-    with their dots: the loader finds their lines by it.
-    """
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False
-    )
-
-
-class TokenLearnerSpec(Spec):
-    """TokenLearner in a ViT: how many tokens, where, and which version."""
-
-    num_tokens: Size
-    """Tokens that the later blocks see."""
-    place: NonNegativeInt
-    """Index of the first block that sees the learned tokens; the blocks before it
-    see all patches. The depth itself means that TokenLearner is left out, as in the
-    public code."""
-    version: Literal["v1.1", "v1"] = "v1.1"
-    """v1: convolutions and sigmoid, as published; v1.1: MLP and softmax."""
-    pooling: Literal["sum", "mean"] = "sum"
-    """How v1 pools over the positions: sum in the public code, mean in the paper."""
-    fuse: bool = False
-    """True: every block from `place` on has its own TokenLearner and TokenFuser, and
-    all patch tokens are kept between blocks."""
-
-    @model_validator(mode="after")
-    def _only_v1_pools_by_mean(self) -> Self:
-        if self.pooling == "mean" and self.version != "v1":
-            raise ValueError(
-                "pooling=mean needs version=v1; the weights of v1.1 already sum to 1"
-            )
-        return self
-
-
-class ModelSpec(Spec):
-    """A vision transformer, spelled out field by field."""
-
-    name: Annotated[Label, Field(max_length=100)] | None = None
-    """What the model without TokenLearner is called where its sizes are not those of
-    a published ViT. Not part of the identity of a case."""
-    patch_size: Size
-    image_size: Size = 224
-    embed_dim: Size
-    depth: Annotated[int, Field(gt=0, le=1000)]
-    num_heads: Size
-    mlp_dim: Size
-    """Width of the MLP's hidden layer."""
-    token_learner: TokenLearnerSpec | None = None
-
-    @property
-    def grid_size(self) -> int:
-        """Patches along one side; pixels beyond the last whole patch are dropped."""
-        return self.image_size // self.patch_size
-
-    @property
-    def num_patches(self) -> int:
-        return self.grid_size**2
-
-    @model_validator(mode="after")
-    def _sizes_fit(self) -> Self:
-        if self.embed_dim % self.num_heads:
-            raise ValueError(
-                f"embed_dim={self.embed_dim} does not divide over"
-                f" num_heads={self.num_heads}"
-            )
-        if self.patch_size > self.image_size:
-            raise ValueError(
-                f"patch_size={self.patch_size} is larger than"
-                f" image_size={self.image_size}"
-            )
-        learner = self.token_learner
-        if learner is not None and learner.place > self.depth:
-            raise ValueError(
-                f"token_learner.place={learner.place} lies beyond the"
-                f" {self.depth} blocks; 0 to {self.depth} would be right"
-            )
-        return self
 
 
 class Parallelism(Spec):
@@ -148,6 +50,9 @@ class Parallelism(Spec):
     """DeepSpeed ZeRO stage; 0 replicates everything, as DDP does."""
     nodes: PositiveInt = 1
     """Number of machines the ranks are spread over."""
+    offload: Literal["none", "optimizer", "all"] = "none"
+    """What ZeRO keeps in the memory of the host: nothing, the optimiser's states (from
+    stage 1), or those and the weights (stage 3)."""
 
     @field_validator("zero_stage", mode="before")
     @classmethod
@@ -162,6 +67,16 @@ class Parallelism(Spec):
         if self.world_size % self.nodes:
             raise ValueError(
                 f"world_size={self.world_size} does not divide over nodes={self.nodes}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _offload_fits_the_stage(self) -> Self:
+        needed = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
+        if self.zero_stage < needed:
+            raise ValueError(
+                f"offload={self.offload} needs ZeRO stage {needed} at least, and"
+                f" zero_stage={self.zero_stage}"
             )
         return self
 
@@ -183,8 +98,9 @@ class Timing(Spec):
 
     target: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """Full width of the 95 % interval of the median step time, over the median."""
-    min_steps: Annotated[int, Field(ge=6, le=1_000_000)] = 10
-    """Never fewer timed steps; below six a median has no 95 % interval."""
+    min_steps: Count = 10
+    """Never fewer timed steps; below six their median has no 95 % interval, and
+    `target` ends nothing."""
     max_steps: Count = 1000
     max_time_s: Annotated[float, Field(gt=0, le=86_400)] = 10.0
     """No further step is begun after this; the fewest steps come first."""
@@ -225,6 +141,10 @@ class Case(Spec):
     matmul and softmax (eager)."""
     compile: bool = False
     """Run the model through torch.compile."""
+    drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Stochastic depth: the last block is left out this often, earlier ones less."""
+    gradient_checkpointing: bool = False
+    """Keep only the inputs of the blocks, and compute the rest anew going back."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: GPUs where the cluster has them."""
     parallelism: Parallelism = Parallelism()
@@ -244,7 +164,8 @@ class Case(Spec):
         if info.field_name in UNREAD.get(mode, ()):
             return cls.model_fields[info.field_name].default
         if mode == "infer" and info.field_name == "parallelism":
-            return value.model_copy(update={"zero_stage": 0})  # nothing to shard
+            # Nothing to shard.
+            return value.model_copy(update={"zero_stage": 0, "offload": "none"})
         return value
 
     @model_validator(mode="after")
@@ -253,6 +174,15 @@ class Case(Spec):
             raise ValueError(
                 f"mode=fit needs labels, and those of data={self.data} are random;"
                 f" {', '.join(TRAIN_SAMPLES)} would do"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _data_is_of_its_kind(self) -> Self:
+        if self.model.video is not None and self.data not in NUM_CLIP_CLASSES:
+            raise ValueError(
+                f"data={self.data} has images, and the model reads clips;"
+                f" {', '.join(NUM_CLIP_CLASSES)} would do"
             )
         return self
 
@@ -279,7 +209,8 @@ class Case(Spec):
 
     @property
     def num_classes(self) -> int:
-        return NUM_CLASSES[self.data]
+        known = NUM_CLASSES if self.model.video is None else NUM_CLIP_CLASSES
+        return known[self.data]
 
     def canonical(self) -> dict[str, Any]:
         """The fields that do not stand at their default, as plain JSON values."""
@@ -297,7 +228,9 @@ class Case(Spec):
 # What each mode leaves at its default.
 UNREAD: dict[str, frozenset[str]] = {
     "profile": frozenset(Case.model_fields) - {"model", "mode", "data"},
-    "infer": frozenset({"optimizer", "fit"}),
+    "infer": frozenset(
+        {"optimizer", "fit", "drop_path_rate", "gradient_checkpointing"}
+    ),
     "train": frozenset({"fit"}),
     "fit": frozenset({"timing"}),
 }
@@ -314,6 +247,8 @@ class Suite(Spec):
     seed: Annotated[int, Field(ge=0, lt=MAX_SEED)] = 0
     trial_timeout_s: Annotated[float, Field(gt=0, le=604_800)] = 1800.0
     """A trial that takes longer is ended and stored as `timeout`."""
+    sources: dict[str, str] = Field(default_factory=dict)
+    """The texts of the users' files whose builders the models name."""
 
     @model_validator(mode="after")
     def _every_trial_has_a_seed(self) -> Self:
@@ -336,48 +271,5 @@ class Trial:
     position: int
     """Place in the order of the run, from 0."""
     seed: int
-
-
-# How a value is wrong, by pydantic's kind of error; the context fills the braces.
-_WORDING = {
-    "bool_type": "is not true or false",
-    "int_type": "is not a whole number",
-    "float_type": "is not a number",
-    "finite_number": "is not a finite number",
-    "string_type": "is not a text",
-    "string_unicode": "holds characters that no text can",
-    "string_too_short": "is empty",
-    "string_too_long": "has more than {max_length} characters",
-    "model_type": "is not a mapping",
-    "greater_than": "is not greater than {gt:.12g}",
-    "greater_than_equal": "is not at least {ge:.12g}",
-    "less_than": "is not less than {lt:.12g}",
-    "less_than_equal": "is not at most {le:.12g}",
-}
-
-
-def wording(error: ErrorDetails, schema: type[Spec]) -> str:
-    """How a value is wrong, in words that follow the value itself."""
-    kind = error["type"]
-    if kind == "literal_error":
-        return f"is not one of {', '.join(choices(schema, error['loc']))}"
-    if kind in _WORDING:
-        return _WORDING[kind].format_map(error.get("ctx", {}))
-    return f"is not right: {error['msg']}"
-
-
-def choices(schema: type[Spec], path: tuple[int | str, ...]) -> list[str]:
-    """The values open to the field at `path`; none where it is not a choice."""
-    field = schema_at(schema, path[:-1]).model_fields[str(path[-1])]
-    return [str(choice) for choice in get_args(field.annotation)]
-
-
-def schema_at(schema: type[Spec], path: tuple[int | str, ...]) -> type[Spec]:
-    """The record that stands at `path` inside `schema`."""
-    for key in path:
-        annotation = schema.model_fields[str(key)].annotation
-        kinds = (annotation, *get_args(annotation))  # X, or X | None
-        schema = next(
-            kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Spec)
-        )
-    return schema
+    source: str | None = None
+    """The text of the user's file that the model's builder stands in."""

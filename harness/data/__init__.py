@@ -1,6 +1,6 @@
 """Where samples come from: one small class per data set, imported when it is asked for.
 
-M samples in a split, C channels (3), S image size.
+M samples in a split, C channels (3), F frames, S image size.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tlbench.errors import SuiteError
+from tlbench.suites.model_spec import VideoSpec
 
 SplitName = Literal["train", "eval"]
 
@@ -18,14 +19,18 @@ DATASETS: dict[str, str] = {
     "digits": "tlbench.data.digits:Digits",
     "synthetic": "tlbench.data.synthetic:Synthetic",
 }
+CLIP_DATASETS: dict[str, str] = {
+    "synthetic": "tlbench.data.synthetic:SyntheticClips",
+}
+"""The same for models of clips; each class is given the frames of a clip."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled images in memory, at the resolution at which they were recorded."""
+    """Labelled images or clips in memory, at the resolution they were recorded in."""
 
     images: Tensor
-    """[M, C, H, W] float32 in [-1, 1]."""
+    """[M, C, H, W], or clips [M, C, F, H, W]; float32 in [-1, 1]."""
     labels: Tensor
     """[M] int64."""
 
@@ -33,27 +38,35 @@ class Split:
         return len(self.labels)
 
     def batch(self, indices: Tensor, image_size: int) -> tuple[Tensor, Tensor]:
-        """Images [B, C, S, S] scaled to the model's size, and labels [B]."""
+        """Images [B, C, S, S] or clips [B, C, F, S, S], scaled to the model's size.
+
+        And their labels [B].
+        """
         images = self.images[indices]
         if images.shape[-1] != image_size:
-            images = torch.nn.functional.interpolate(
-                images, size=(image_size, image_size), mode="bilinear", antialias=True
+            channels = images.flatten(1, -3)  # those of all frames
+            scaled = torch.nn.functional.interpolate(
+                channels, size=(image_size, image_size), mode="bilinear", antialias=True
             )
+            images = torch.unflatten(scaled, 1, images.shape[1:-2])
         return images, self.labels[indices]
 
 
 class Dataset(Protocol):
-    """A labelled set of images with a fixed split."""
+    """A labelled set of images or clips with a fixed split."""
 
     num_classes: int
 
     def split(self, name: SplitName) -> Split: ...
 
 
-def load_dataset(name: str) -> Dataset:
-    """Import and open the data set called `name`."""
-    if name not in DATASETS:
-        raise SuiteError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}")
-    module, attribute = DATASETS[name].split(":")
-    dataset: Dataset = getattr(import_module(module), attribute)()
+def load_dataset(name: str, video: VideoSpec | None = None) -> Dataset:
+    """Import and open the data set called `name`: its images, or clips for `video`."""
+    known = DATASETS if video is None else CLIP_DATASETS
+    if name not in known:
+        kind = "data set" if video is None else "data set of clips"
+        raise SuiteError(f"unknown {kind} {name!r}; known: {', '.join(known)}")
+    module, attribute = known[name].split(":")
+    arguments = () if video is None else (video.num_frames,)
+    dataset: Dataset = getattr(import_module(module), attribute)(*arguments)
     return dataset

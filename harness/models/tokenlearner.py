@@ -67,7 +67,8 @@ class TokenLearner(MapPooling):
 
     def attention(self, x: Tensor) -> Tensor:
         """Draw the maps, each value in (0, 1) on its own: [B, N, D] -> [B, S, N]."""
-        grid = self.norm(x).unflatten(1, self._grid_of(x))  # [B, H, W, D]
+        grid_size = grid_of(x, self.grid_size, "TokenLearner")
+        grid = self.norm(x).unflatten(1, grid_size)  # [B, H, W, D]
         # A view in channels-last order, which convolutions take as it is.
         maps: Tensor = self.convolutions(grid.permute(0, 3, 1, 2))  # [B, S, H, W]
         return maps.flatten(2).sigmoid()
@@ -75,24 +76,6 @@ class TokenLearner(MapPooling):
     def forward(self, x: Tensor) -> Tensor:
         tokens = super().forward(x)
         return tokens / x.shape[1] if self.pooling == "mean" else tokens
-
-    def _grid_of(self, x: Tensor) -> tuple[int, int]:
-        """The grid of [B, N, D], or a ValueError that says why there is none."""
-        positions = x.shape[1]
-        if self.grid_size is None:
-            side = math.isqrt(positions)
-            if side * side != positions:
-                raise ValueError(
-                    f"{positions} positions make no square grid;"
-                    " give TokenLearner their grid_size=(height, width)"
-                )
-            return side, side
-        if math.prod(self.grid_size) != positions:
-            raise ValueError(
-                f"grid_size={self.grid_size} has {math.prod(self.grid_size)}"
-                f" positions, but the input has {positions}"
-            )
-        return self.grid_size
 
 
 class TokenLearnerV11(MapPooling):
@@ -158,9 +141,13 @@ class TokenMasking(nn.Module):
 
 
 class FusedBlock(nn.Module):
-    """A transformer block that works on learned tokens inside: [B, N, D] -> same."""
+    """A transformer block that works on learned tokens inside: [B, N, D] -> same.
 
-    def __init__(self, block: nn.Module, learn: MapPooling, fuse: TokenFuser) -> None:
+    `learn` is a TokenLearner and `fuse` a TokenFuser, or what lets them see the time
+    steps of a clip one by one.
+    """
+
+    def __init__(self, block: nn.Module, learn: nn.Module, fuse: nn.Module) -> None:
         super().__init__()
         self.learn = learn
         self.block = block
@@ -169,6 +156,30 @@ class FusedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         fused: Tensor = self.fuse(self.block(self.learn(x)), x)
         return x + fused
+
+
+def grid_of(
+    x: Tensor, grid_size: tuple[int, int] | None, module: str
+) -> tuple[int, int]:
+    """The grid of [B, N, D], or a ValueError that says why `module` has none.
+
+    Without `grid_size`, (height, width), the grid must be square.
+    """
+    positions = x.shape[1]
+    if grid_size is None:
+        side = math.isqrt(positions)
+        if side * side != positions:
+            raise ValueError(
+                f"{positions} positions make no square grid;"
+                f" give {module} their grid_size=(height, width)"
+            )
+        return side, side
+    if math.prod(grid_size) != positions:
+        raise ValueError(
+            f"grid_size={grid_size} has {math.prod(grid_size)}"
+            f" positions, but the input has {positions}"
+        )
+    return grid_size
 
 
 def _conv3x3(channels: int, num_tokens: int) -> nn.Conv2d:

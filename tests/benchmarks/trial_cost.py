@@ -23,15 +23,15 @@ TARGET = 1.2
 BARE: dict[Mode, str] = {
     "infer": """
 import torch
-from tlbench.models.vit import build_vit
+from tlbench.models.vit import build_model
 from tlbench.suites.names import parse_model
-model = build_vit(parse_model({model!r}), 1000)
+model = build_model(parse_model({model!r}), 1000)
 """,
     "train": """
 import torch, deepspeed
-from tlbench.models.vit import build_vit
+from tlbench.models.vit import build_model
 from tlbench.suites.names import parse_model
-model = build_vit(parse_model({model!r}), 1000)
+model = build_model(parse_model({model!r}), 1000)
 torch.optim.AdamW(model.parameters())
 """,
 }

@@ -17,7 +17,8 @@ from tlbench.db.store import ResultStore
 from tlbench.machine import fingerprint
 from tlbench.reports.page import write_report
 from tlbench.result import Metric, Series, TrialResult
-from tlbench.suites.spec import Case, ModelSpec, Suite, TokenLearnerSpec, Trial
+from tlbench.suites.model_spec import ModelSpec, TokenLearnerSpec
+from tlbench.suites.spec import Case, Suite, Trial
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 CHROMEDRIVER = shutil.which("chromedriver")

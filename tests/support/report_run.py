@@ -9,8 +9,9 @@ from tlbench.db.query import MachineRecord, RunRecord, TrialRecord
 from tlbench.machine import Machine
 from tlbench.reports.page import Evidence
 from tlbench.result import Status
+from tlbench.suites.model_spec import ModelSpec, TokenLearnerSpec
 from tlbench.suites.names import model_name
-from tlbench.suites.spec import Case, ModelSpec, Suite, TokenLearnerSpec
+from tlbench.suites.spec import Case, Suite
 
 START = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -138,9 +139,23 @@ def timed(
             "latency_p50_s": 1 / value,
             "peak_memory_allocated_bytes": None,
             "peak_memory_host_growth_bytes": memory,
+            "predicted_memory_growth_bytes": memory / 1.1,
         }
         for value in throughputs
     ]
+
+
+def staged(**after: float) -> Values:
+    """Embedding, blocks and head of 1, 2 and 1 ms, and what else is given in s."""
+    times = {"embedding": 0.001, "before": 0.002, "head": 0.001} | after
+    total, removable = sum(times.values()), after.get("after")
+    ceiling = None if removable is None else total / (total - removable)
+    return {
+        **{f"stage_{stage}_time_s": time for stage, time in times.items()},
+        **{f"stage_{stage}_macs": 1e12 * time for stage, time in times.items()},
+        **{f"stage_{stage}_memory_bytes": 2.0**20 for stage in times},
+        "removal_ceiling_ratio": ceiling,
+    }
 
 
 def trained(top1: Iterable[float], macs: float) -> list[Values]:
@@ -169,7 +184,9 @@ def smoke_run() -> RunBuilder:
         spec = model(place)
         memory = macs * 2
         infer = Case(model=spec, mode="infer", batch_size=8)
-        run.add(infer, timed(speeds[place], macs, memory))
+        stages = staged() if place is None else staged(tokenizer=0.001, after=0.005)
+        timings = timed(speeds[place], macs, memory)
+        run.add(infer, [{**values, **stages} for values in timings])
         train = Case(model=spec, mode="train", batch_size=8)
         slower = [speed / 4 for speed in speeds[place]]
         run.add(train, timed(slower, macs, 2 * memory))

@@ -19,11 +19,12 @@ import typer
 from tlbench import cli
 from tlbench.cli import app, main
 from tlbench.db.store import ResultStore
-from tlbench.models import cost
+from tlbench.models import cost, reference
 from tlbench.result import Metric, TrialResult
 from tlbench.suites.loader import builtin_suites, load_suite
 from tlbench.suites.names import parse_model
 from tlbench.suites.spec import Case, Suite, Trial
+from tlbench.units import UNKNOWN
 
 HEAVY = {
     *("torch", "ray", "deepspeed", "timm", "pandas", "seaborn", "matplotlib"),
@@ -200,10 +201,40 @@ def test_a_model_that_does_not_exist_is_wrong_usage(call: Any) -> None:
     assert ended.out == ""
 
 
+def test_models_are_certified(call: Any) -> None:
+    ended = call("models", "--certify", "ViT-Ti/16+TL8@6", "--num-classes", "10")
+    assert ended.code == 0
+    assert "1 certified, none with a failed check" in ended.out
+    ended = call("models", "--certify", "ViT-Ti/16", "--json")
+    (certificate,) = json.loads(ended.out)
+    spec = parse_model("ViT-Ti/16")
+    macs = cost.macs(spec, 1000)
+    assert certificate["params"] == cost.params(spec, 1000)
+    assert certificate["macs"] == certificate["counter_macs"] == macs
+    assert {check["outcome"] for check in certificate["checks"]} == {"ok", "skipped"}
+
+
+def test_a_failed_check_of_a_certificate_ends_with_1(
+    call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference, "EPS", 1e-5)
+    ended = call("models", "--certify", "ViT-Ti/16+TL8@6")
+    assert ended.code == 1
+    assert "ViT-Ti/16+TL8@6: values: TokenLearner in float64" in ended.out
+
+
+def test_models_without_a_name_are_wrong_usage(call: Any) -> None:
+    ended = call("models")
+    assert ended.code == 2
+    assert "only --certify does without" in ended.err
+
+
 def test_suites_name_those_that_are_built_in(call: Any) -> None:
     listed = json.loads(call("suites", "--json").out)
-    assert {item["name"]: item["description"] for item in listed} == builtin_suites()
-    assert "smoke" in call("suites").out
+    assert {
+        item["name"]: (item["description"], tuple(item["scales"])) for item in listed
+    } == builtin_suites()
+    assert re.search(r"^placement +cpu, profile +Where ", call("suites").out, re.M)
 
 
 def test_plan_lists_every_case_and_starts_nothing(call: Any, tmp_path: Path) -> None:
@@ -217,10 +248,56 @@ def test_plan_lists_every_case_and_starts_nothing(call: Any, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_plan_tells_the_memory_of_each_setting_when_asked(call: Any) -> None:
+    out = call("plan", "smoke", "--memory").out
+    (heading,) = [line for line in out.splitlines() if "gradients" in line]
+    assert heading.split()[-7:] == [
+        "gradients", "optimizer", "activations", "total", "on", "the", "host",
+    ]  # fmt: skip
+    rows = [line for line in out.splitlines() if " bf16 " in line]
+    assert len(rows) == 3 * (1 + 4 + 4)  # models; infer, and training by ZeRO stage
+    assert "gradients" not in call("plan", "smoke").out
+
+
+def test_plan_of_the_largest_model_needs_no_torch(tmp_path: Path) -> None:
+    suite = tmp_path / "large.yaml"
+    suite.write_text("models: [ViT-G/14@518]\nmode: [infer, train]\n")
+    code = (
+        "import sys; from tlbench.cli import app;"
+        f"app(['plan', {str(suite)!r}, '--json'], standalone_mode=False);"
+        "sys.exit('torch' in sys.modules)"
+    )
+    planned = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert planned.returncode == 0, planned.stderr
+    assert [len(item["memory"]) for item in json.loads(planned.stdout)] == [2, 8]
+
+
 def test_plan_tells_the_number_of_trials_and_the_time(call: Any) -> None:
     out = call("plan", "smoke").out
     trials = 3 * (3 + 3 + 2)
     assert f"{trials} trials, about " in out
+
+
+def test_plan_is_of_the_scale_that_is_asked_for(call: Any) -> None:
+    for arguments, scale in (((), None), (("--scale", "cpu"), "cpu")):
+        planned = json.loads(call("plan", "scaling", *arguments, "--json").out)
+        cases = load_suite("scaling", scale=scale).cases
+        assert [item["identity"] for item in planned] == [c.identity for c in cases]
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_unknown_scale_is_wrong_usage_and_starts_nothing(
+    command: str, call: Any, tmp_path: Path
+) -> None:
+    ended = call(command, "scaling", "--scale", "cpus")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == (
+        "error: scaling.yaml: 'cpus' is not one of its scales (cpu, profile);"
+        " did you mean 'cpu'?\n"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_plan_takes_times_from_the_database(call: Any, db: str, tmp_path: Path) -> None:
@@ -266,7 +343,8 @@ def test_a_suite_may_come_from_standard_input(
 def test_a_suite_that_is_not_there_is_wrong_usage(call: Any) -> None:
     ended = call("plan", "smok")
     assert ended.code == 2
-    assert "'smok' is neither a file nor a built-in suite (smoke)" in ended.err
+    assert "'smok' is neither a file nor a built-in suite (fuser, " in ended.err
+    assert ended.err.endswith("; did you mean 'smoke'?\n")
 
 
 @pytest.mark.parametrize("arguments", [("plan",), ("plann", "smoke"), ("show", "x")])
@@ -419,3 +497,41 @@ def test_stored_command_holds_no_password(monkeypatch: pytest.MonkeyPatch) -> No
     assert cli._command() == (
         "tlbench run smoke --db 'postgresql://me:***@host:5432/results'"
     )
+
+
+def test_models_counts_what_a_builder_makes(call: Any, tmp_path: Path) -> None:
+    (tmp_path / "my.py").write_text(
+        "def build(model, depth):\n    del model.blocks[depth:]\n    return model\n"
+    )
+    counted = call("models", "ViT-Ti/16+my.py:build(depth={1,2})", "--json")
+    (one, two) = json.loads(counted.out)
+    assert one["macs"] == cost.macs(parse_model("ViT-Ti/16[1]"), 1000)
+    assert two["macs"] == cost.macs(parse_model("ViT-Ti/16[2]"), 1000)
+    (line,) = call("models", "ViT-Ti/16+tome(r=0)").out.splitlines()[1:]
+    (plain,) = call("models", "ViT-Ti/16").out.splitlines()[1:]
+    cells, expected = line.split(), plain.split()
+    assert cells[:-1] == ["ViT-Ti/16+tome(r=0)", *expected[1:6]]
+    assert cells[-1] == UNKNOWN  # only its code knows the tokens
+
+
+def test_models_says_why_a_builders_model_has_no_count(
+    call: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "my.py").write_text(
+        "def build(model):\n"
+        "    model.register_forward_pre_hook(lambda _, x: float(x[0].sum()))\n"
+        "    return model\n"
+    )
+    ended = call("models", "ViT-Ti/16+my.py:build")
+    assert ended.code == 0
+    _, row, reason = ended.out.splitlines()
+    assert row.split() == ["ViT-Ti/16+my.py:build", "5,717,032", *[UNKNOWN] * 3]
+    assert reason.startswith(
+        "'ViT-Ti/16+my.py:build' cannot be run on the meta device: my.py:2: Runtime"
+    )
+
+
+def test_an_unknown_builder_is_wrong_usage(call: Any) -> None:
+    ended = call("models", "ViT-Ti/16+tomee(r=8)")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.endswith("; did you mean 'tome'?\n")

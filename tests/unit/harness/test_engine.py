@@ -23,7 +23,8 @@ from tlbench.engine import (
     sum_over_ranks,
 )
 from tlbench.rank import Rank
-from tlbench.suites.spec import Case, ModelSpec
+from tlbench.suites.model_spec import ModelSpec
+from tlbench.suites.spec import Case
 
 Ranks = Sequence[ProcessPoolExecutor]
 State = dict[str, Tensor]

@@ -1,11 +1,15 @@
 """From a suite to ordered trials and what they are expected to cost."""
 
+import json
 from collections import Counter
 from typing import Any
 
 import pytest
 
+from tlbench.errors import TrialError
 from tlbench.models import cost
+from tlbench.models.layers import layers
+from tlbench.models.memory import predicted_memory_bytes
 from tlbench.plan import (
     PHASES,
     describe,
@@ -14,7 +18,7 @@ from tlbench.plan import (
     matmul_flops_per_s,
     order_trials,
 )
-from tlbench.suites.names import parse_model
+from tlbench.suites.names import model_name, parse_model
 from tlbench.suites.spec import MODES, Case, Mode, Suite
 
 SPEED = 1e12
@@ -121,8 +125,30 @@ def test_a_forecast_has_the_closed_form_cost_of_the_model() -> None:
     for item in forecast(suite, {}, SPEED):
         assert item.params == cost.params(item.case.model, 10)
         assert item.macs == cost.macs(item.case.model, 10)
-        assert item.memory_bytes == cost.predicted_memory_bytes(item.case)
+        assert item.memory_bytes == predicted_memory_bytes(item.case)
         assert item.repeats == suite.repeats[item.case.mode]
+
+
+def test_a_forecast_has_training_macs_where_the_case_trains() -> None:
+    for item in forecast(make_suite(), {}, SPEED):
+        flops = cost.train_flops(item.case.model, 10)
+        trains = item.case.mode in ("train", "fit")
+        assert item.train_macs == (flops / 2 if trains else None)
+
+
+def test_memory_as_json_has_the_parts_of_every_setting() -> None:
+    (item,) = forecast(make_suite(cases=(make_suite().cases[2],)), {}, SPEED)
+    assert item.case.mode == "train"
+    described = describe(item)["memory"]
+    assert [(d["precision"], d["zero_stage"]) for d in described] == [
+        (precision, stage) for precision in ("fp32", "bf16") for stage in range(4)
+    ]
+    assert described[0]["total_bytes"] == item.memory_bytes
+    assert described[0]["total_bytes"] == sum(
+        described[0][f"{part}_bytes"]
+        for part in ("weights", "gradients", "optimizer", "activations")
+    )
+    assert json.loads(json.dumps(described)) == described
 
 
 def estimate(speed: float, **settings: Any) -> float:
@@ -140,8 +166,15 @@ def test_an_estimate_of_training_to_accuracy_grows_with_the_epochs() -> None:
 
 
 def test_an_estimate_holds_at_least_the_time_that_is_asked_for() -> None:
-    timing = {"max_time_s": 100.0}
-    assert 100 < estimate(1e18, mode="train", timing=timing) < 110
+    timing = {"max_time_s": 100.0, "max_steps": 1_000_000}
+    assert 100 < estimate(1e15, mode="train", timing=timing) < 110
+
+
+def test_an_estimate_ends_with_the_last_step_that_is_asked_for() -> None:
+    timing = {"max_time_s": 0.1, "min_steps": 2, "max_steps": 2}
+    flops = 2 * cost.macs(parse_model("ViT-B/16"), 10)
+    taken = estimate(flops, mode="infer", batch_size=1, timing=timing)
+    assert taken == pytest.approx(3 + (1 + 0.1) + 2 + 4)  # start, warm-up, timed, rest
 
 
 def test_more_ranks_make_a_step_shorter() -> None:
@@ -160,6 +193,65 @@ def test_a_forecast_as_json_has_the_canonical_case() -> None:
     assert described["case"] == item.case.canonical()
     assert described["identity"] == item.identity
     assert described["trial_time_s"] == item.trial_time_s
+
+
+def built_suite() -> Suite:
+    """A model before and after a user's builder and one of tlbench's own."""
+    names = ("ViT-B/16", "my.py:build", "ViT-B/16+tome(r=8)")
+    cases = tuple(Case(model=parse_model(name), mode="infer") for name in names)
+    return Suite(
+        name="built",
+        cases=cases,
+        repeats={"infer": 2},
+        sources={"my.py": "def build(model): ..."},
+    )
+
+
+def test_the_text_of_a_users_file_goes_with_the_trials_of_its_builder() -> None:
+    sources = {model_name(t.case.model): t.source for t in order_trials(built_suite())}
+    assert sources == {
+        "ViT-B/16": None,
+        "ViT-B/16+my.py:build": "def build(model): ...",
+        "ViT-B/16+tome(r=8)": None,
+    }
+
+
+def test_a_forecast_of_a_builder_knows_its_time_alone() -> None:
+    plain, users, own = forecast(built_suite(), {}, SPEED)
+    for item in (users, own):
+        assert (item.params, item.macs, item.memory_bytes) == (None, None, None)
+        assert item.memory == ()
+        assert item.trial_time_s == plain.trial_time_s
+        assert json.loads(json.dumps(describe(item)))["macs"] is None
+
+
+def test_a_builders_model_is_described_by_counting() -> None:
+    described = describe_model(parse_model("ViT-Ti/16+stride(step=2,place=0)"), 1000)
+    assert described["params"] == cost.params(parse_model("ViT-Ti/16"), 1000)
+    # 49 tokens in all blocks, 196 in the embedding.
+    small, large = parse_model("ViT-Ti/32"), parse_model("ViT-Ti/16")
+    embeddings = [next(layers(spec, 1000)).macs for spec in (small, large)]
+    assert described["macs"] == cost.macs(small, 1000) - embeddings[0] + embeddings[1]
+    assert described["flops"] == 2 * described["macs"]
+    assert (described["tokens"], described["reason"]) == (None, None)
+
+
+def test_a_users_model_is_described_by_counting() -> None:
+    source = "def build(model):\n    del model.blocks[1:]\n    return model\n"
+    described = describe_model(parse_model("my.py:build"), 1000, {"my.py": source})
+    shallow = parse_model("ViT-B/16[1]")
+    assert described["macs"] == cost.macs(shallow, 1000)
+    assert described["train_flops"] == cost.train_flops(shallow, 1000)
+
+
+def test_a_model_that_cannot_be_built_is_an_error_with_the_users_line() -> None:
+    source = "def build(model):\n    return model.no_such_layer\n"
+    with pytest.raises(TrialError) as caught:
+        describe_model(parse_model("my.py:build"), 1000, {"my.py": source})
+    assert str(caught.value) == (
+        "'ViT-B/16+my.py:build' cannot be built on the meta device: my.py:2:"
+        " AttributeError: 'VisionTransformer' object has no attribute 'no_such_layer'"
+    )
 
 
 def test_a_model_is_described_by_its_name_cost_and_sizes() -> None:

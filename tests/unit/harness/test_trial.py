@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import os
+import re
 import resource
 import socket
 from collections.abc import Iterator
@@ -12,12 +13,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from tlbench import trial
+from tlbench.measure.stages import FUSED
 from tlbench.models import cost
+from tlbench.models.memory import predicted_growth_bytes, predicted_memory_bytes
 from tlbench.rank import Rank
 from tlbench.result import TrialResult
-from tlbench.suites.spec import Case, Mode, ModelSpec
+from tlbench.suites.model_spec import ModelSpec
+from tlbench.suites.spec import Case, Mode
 from tlbench.trial import run_rank
 
 MODEL = ModelSpec(
@@ -39,7 +44,13 @@ MEMORY = {
     "peak_memory_host_rss_bytes",
     "peak_memory_host_growth_bytes",
 }
+PREDICTED = {"predicted_memory_bytes", "predicted_memory_growth_bytes"}
 LATENCY = {"latency_p50_s", "latency_p90_s", "latency_p99_s"}
+STAGES = {
+    f"stage_{stage}_{quantity}"
+    for stage in ("embedding", "before", "head")
+    for quantity in ("time_s", "macs", "memory_bytes")
+} | {"removal_ceiling_ratio"}
 LITTLE_MEMORY_BYTES = 4 * 2**30
 TIMEOUT_S = 120
 
@@ -104,18 +115,46 @@ def arrays(result: TrialResult) -> dict[str, tuple[float, ...]]:
     return {series.name: series.values for series in result.series}
 
 
-def test_profile_counts_the_operations_in_two_ways() -> None:
+def test_profile_counts_the_operations_in_three_ways() -> None:
     found = values(run_alone(make_case("profile")))
-    assert found.keys() == COST | {"train_flops", "counter_macs", "import_time_s"}
+    counts = {"train_flops", "counter_macs", "profiler_macs"}
+    assert found.keys() == COST | counts | {"import_time_s"}
     assert found["params"] == found["trainable_params"] == cost.params(MODEL, 10)
     assert found["macs"] == found["counter_macs"] == cost.macs(MODEL, 10)
+    assert found["profiler_macs"] == cost.macs(MODEL, 10)
     assert found["flops"] == 2 * cost.macs(MODEL, 10)
     assert found["train_flops"] == cost.train_flops(MODEL, 10)
 
 
+def test_profile_does_not_execute_what_takes_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tlbench.measure.flops.PROFILER_MAX_MACS", 1000)
+    result = run_alone(make_case("profile"))
+    (metric,) = [m for m in result.metrics if m.name == "profiler_macs"]
+    assert metric.value is None
+    assert metric.reason is not None
+    assert "would have to be executed" in metric.reason
+
+
+def test_a_layer_that_is_not_its_closed_form_ends_a_profile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "tlbench.measure.flops.layer_disagreements",
+        lambda *_: iter(["blocks.1: its closed form gives 1", "head: also"]),
+    )
+    result = run_alone(make_case("profile"))
+    assert (result.status, result.reason) == (
+        "error",
+        "blocks.1: its closed form gives 1",
+    )
+
+
 def test_infer_brings_speed_latency_and_memory(inferred: TrialResult) -> None:
     found, series = values(inferred), arrays(inferred)
-    assert found.keys() == COST | TIMES | MEMORY | LATENCY | {"first_step_time_s"}
+    passes = LATENCY | PREDICTED | MEMORY | STAGES
+    assert found.keys() == COST | TIMES | passes | {"first_step_time_s"}
     assert series.keys() == {"warmup_step_time_s", "step_time_s", "latency_s"}
     assert found["import_time_s"] == 0.5
     assert found["first_step_time_s"] == series["warmup_step_time_s"][0]
@@ -149,6 +188,46 @@ def test_latency_has_no_99th_percentile_of_a_few_steps(
     }
 
 
+def test_a_single_image_is_timed_once_for_throughput_and_latency() -> None:
+    timing = {"min_steps": 1, "max_steps": 3, "max_time_s": 10.0}
+    result = run_alone(make_case("infer", batch_size=1, timing=timing))
+    series = arrays(result)
+    assert len(series["step_time_s"]) == 3
+    assert series["latency_s"] == series["step_time_s"]
+
+
+def test_the_stages_add_up_to_the_operations_of_the_model() -> None:
+    learner = {"num_tokens": 2, "place": 1}
+    model = MODEL.model_dump() | {"token_learner": learner}
+    found = values(run_alone(make_case("infer", model=model)))
+    counted = {n: v for n, v in found.items() if re.fullmatch("stage_.*_macs", n)}
+    assert len(counted) == 5
+    assert sum(v or 0 for v in counted.values()) == found["macs"]
+    times = [found[name.replace("_macs", "_time_s")] or 0 for name in counted]
+    ceiling = sum(times) / (sum(times) - (found["stage_after_time_s"] or 0))
+    assert found["removal_ceiling_ratio"] == pytest.approx(ceiling)
+
+
+def test_stages_of_a_compiled_model_have_operations_and_a_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nn.Module, "compile", lambda _: None)
+    result = run_alone(make_case("infer", compile=True))
+    reasons = {m.name: m.reason for m in result.metrics if m.name in STAGES}
+    assert reasons.keys() == STAGES
+    told = {name for name, reason in reasons.items() if reason is None}
+    assert told == {name for name in STAGES if name.endswith("_macs")}
+    assert set(reasons.values()) == {None, FUSED}
+
+
+def test_the_prediction_that_is_stored_is_that_of_the_closed_form(
+    inferred: TrialResult,
+) -> None:
+    found, case = values(inferred), make_case("infer")
+    assert found["predicted_memory_bytes"] == predicted_memory_bytes(case)
+    assert found["predicted_memory_growth_bytes"] == predicted_growth_bytes(case)
+
+
 @pytest.mark.parametrize("mode", ["infer", "train", "fit"])
 @pytest.mark.parametrize("precision", ["tf32", "fp16"])
 def test_precisions_of_a_gpu_are_skipped_on_a_cpu(mode: Mode, precision: str) -> None:
@@ -176,7 +255,7 @@ def test_an_unknown_failure_is_an_error_with_its_traceback(
     def build_badly(*_: object, **__: object) -> None:
         raise ZeroDivisionError("no tokens\nsecond line")
 
-    monkeypatch.setattr(trial, "build_vit", build_badly)
+    monkeypatch.setattr(trial, "build_whole_model", build_badly)
     result = run_alone(make_case("infer"))
     assert result.status == "error"
     assert result.reason == "ZeroDivisionError: no tokens"
@@ -203,7 +282,7 @@ def test_a_failure_without_words_is_named_by_its_kind(
     def build_badly(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(trial, "build_vit", build_badly)
+    monkeypatch.setattr(trial, "build_whole_model", build_badly)
     result = run_alone(make_case("infer"))
     assert (result.status, result.reason) == ("oom", "MemoryError")
 
@@ -222,8 +301,8 @@ def test_a_batch_larger_than_the_memory_is_out_of_memory() -> None:
 def test_train_brings_speed_memory_and_the_last_loss() -> None:
     result = in_fresh_process(run_alone, make_case("train"))
     found, series = values(result), arrays(result)
-    expected = COST | TIMES | MEMORY | {"train_flops", "first_step_time_s", "loss"}
-    assert found.keys() == expected
+    other = {"train_flops", "first_step_time_s", "loss"}
+    assert found.keys() == COST | TIMES | PREDICTED | MEMORY | other
     assert series.keys() == {"warmup_step_time_s", "step_time_s"}
     loss = found["loss"]
     assert loss is not None

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 import matplotlib as mpl
 import pytest
 
-from support.report_run import RunBuilder, model, smoke_run, timed
+from support.report_run import RunBuilder, model, smoke_run, staged, timed
 from tlbench.reports.cases import gather
 from tlbench.reports.charts import (
     MAX_POINTS,
@@ -16,6 +16,7 @@ from tlbench.reports.charts import (
     memory_chart,
     pareto_front,
     speedup_chart,
+    stage_chart,
     thinned,
     throughput_chart,
     training_chart,
@@ -33,6 +34,7 @@ def charts(run: RunBuilder) -> Charts:
         "accuracy": accuracy_chart(cases, palette),
         "throughput": throughput_chart(cases, palette),
         "speed-up": speedup_chart(comparisons(cases), palette),
+        "stages": stage_chart(cases),
         "memory": memory_chart(cases, palette),
         "training": training_chart(cases, run.curves, palette),
     }
@@ -60,6 +62,26 @@ def test_memory_is_shown_in_mebibytes(smoke_charts: Charts) -> None:
     shown = texts(smoke_charts["memory"])
     assert "762.9, n=3" in shown  # 8e8 bytes
     assert "inference: memory of the steps [MiB]" in shown
+
+
+def test_stages_are_named_with_the_ceiling_of_each_case(run: RunBuilder) -> None:
+    run.add(Case(model=model(), mode="infer"), [staged()])
+    learned = {"after": 0.006, "tokenizer": 0.001}
+    run.add(Case(model=model(1), mode="infer"), [staged(**learned)])
+    shown = texts(charts(run)["stages"])
+    assert {"ViT-tiny", "ViT-tiny+TL8@1"} <= set(shown)
+    assert {"embedding", "blocks before", "tokenizer", "blocks after", "head"} <= set(
+        shown
+    )
+    ceilings = [text for text in shown if text.startswith("at best")]
+    assert ceilings == ["at best 2.20\N{MULTIPLICATION SIGN}"]  # 11 ms over 5
+
+
+def test_a_run_without_stages_says_so(run: RunBuilder) -> None:
+    run.add(Case(model=model(), mode="infer"), timed([1.0], 1e9))
+    assert charts(run)["stages"] == NoChart(
+        "no case attributed its time to the stages of its model"
+    )
 
 
 def test_speedup_names_realised_and_predicted(smoke_charts: Charts) -> None:

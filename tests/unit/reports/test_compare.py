@@ -1,9 +1,12 @@
+from typing import Any
+
 import pytest
 
 from support.report_run import RunBuilder, model, timed
 from tlbench.errors import ReportError
 from tlbench.reports.cases import gather
 from tlbench.reports.compare import Comparison, comparisons
+from tlbench.suites.model_spec import BuilderSpec, GridPoolSpec
 from tlbench.suites.spec import Case
 
 
@@ -47,6 +50,30 @@ def test_a_model_without_its_own_baseline_is_compared_with_the_first(
     (pair,) = compared(run)
     assert pair.base.model == "first"
     assert not pair.has_own_baseline
+
+
+def test_a_deepened_model_is_compared_with_what_was_deepened(run: RunBuilder) -> None:
+    for spec in (model(embed_dim=128), model(), model(2, depth=6)):
+        run.add(Case(model=spec, mode="infer"), timed([100.0, 101.0], 1e9))
+    (pair,) = compared(run)
+    assert pair.base.case.model == model()
+    assert not pair.has_own_baseline
+
+
+@pytest.mark.parametrize(
+    "reduction",
+    [
+        {"grid_pool": GridPoolSpec(window=2, places=(1,))},
+        {"builder": BuilderSpec(function="tome", options={"r": 1})},
+    ],
+)
+def test_other_reductions_are_compared_as_token_learner_is(
+    run: RunBuilder, reduction: dict[str, Any]
+) -> None:
+    for spec in (model(), model().model_copy(update=reduction)):
+        run.add(Case(model=spec, mode="infer"), timed([100.0, 101.0], 1e9))
+    (pair,) = compared(run)
+    assert pair.has_own_baseline
 
 
 def test_the_name_of_a_model_does_not_hide_its_baseline(run: RunBuilder) -> None:

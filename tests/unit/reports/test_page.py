@@ -40,11 +40,24 @@ def case_rows(page: HtmlElement) -> list[dict[str, HtmlElement]]:
 def test_sections_come_in_the_order_of_questions(page: HtmlElement) -> None:
     names = [heading.get("id") for heading in page.iterfind(".//h2")]
     assert names == [
-        "asked", "answer", "accuracy", "throughput", "speed-up", "memory",
-        "training", "cases", "failures", "method", "provenance",
+        "asked", "answer", "accuracy", "throughput", "speed-up", "stages",
+        "memory", "training", "cases", "failures", "method", "provenance",
     ]  # fmt: skip
     links = [link.get("href") for link in page.iterfind(".//nav/a")]
     assert links == [f"#{name}" for name in names]
+
+
+def test_cost_is_a_section_of_runs_that_counted_it(run: RunBuilder) -> None:
+    case = Case(model=model(), mode="profile")
+    run.add(case, [{"params": 1e6, "macs": 2e9, "counter_macs": 2e9}])
+    page = lxml.html.document_fromstring(render(run.evidence))
+    heading = page.get_element_by_id("cost")
+    assert heading.text_content() == "Cost, checked"
+    table = heading.getparent().find(".//table")
+    cells = [td.text for td in table.iterfind("tbody/tr/td")]
+    assert cells[0] == "ViT-tiny"
+    assert cells[2:4] == ["2.000", "2.000"]
+    assert "#cost" in [link.get("href") for link in page.iterfind(".//nav/a")]
 
 
 def test_table_shows_the_numbers_of_the_records(page: HtmlElement) -> None:

@@ -1,5 +1,6 @@
 """Suites from YAML: axes, include and exclude, and mistakes told by line."""
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from tlbench.errors import SuiteError
 from tlbench.suites import loader
 from tlbench.suites.loader import (
+    BuiltIn,
     builtin_suites,
     load_suite,
     parse_suite,
@@ -329,8 +331,8 @@ SHORT = "models: {patch_size: 16, embed_dim: 64, num_heads: 2, depth: 6,"
         (
             VALID + "include:\n  - {seed: 3}",
             "4: include.seed: is not a known key; known are attention, batch_size,"
-            " compile, data, device, fit, mode, models, optimizer, parallelism,"
-            " precision, timing",
+            " compile, data, device, drop_path_rate, fit, gradient_checkpointing, mode,"
+            " models, optimizer, parallelism, precision, timing",
         ),
         (
             VALID + "exclude:\n  - {mode: fit}",
@@ -354,11 +356,6 @@ SHORT = "models: {patch_size: 16, embed_dim: 64, num_heads: 2, depth: 6,"
             "mode: infer\nmodels: [ViT-B/16, 18]",
             "2: models: 18 is not a model;"
             " a name with brackets or commas wants quotes here",
-        ),
-        (
-            "mode: infer\nmodels:\n  - my_models.py:build",
-            "3: models: 'my_models.py:build' names a model of a user's own file,"
-            " which this version does not build",
         ),
         (
             SHORT + "\n  token_learner: TL8@1/4}\nmode: infer",
@@ -490,14 +487,16 @@ def built_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "package"
     folder.mkdir()
     (folder / "spec.py").write_text("")
-    (folder / "quick.yaml").write_text("description: |\n  First.\n  Second.\n" + VALID)
+    (folder / "quick.yaml").write_text(
+        "description: |\n  First.\n  Second.\nscales: {cpu: {batch_size: 1}}\n" + VALID
+    )
     monkeypatch.setattr(loader, "files", lambda package: folder)
     return folder
 
 
 @pytest.mark.usefixtures("built_in")
 def test_built_in_suite_is_found_by_name() -> None:
-    assert builtin_suites() == {"quick": "First."}
+    assert builtin_suites() == {"quick": BuiltIn("First.", ("cpu",))}
     assert load_suite("quick").name == "quick"
 
 
@@ -511,9 +510,9 @@ def test_unknown_suite_names_the_built_in_ones() -> None:
 
 
 def test_every_built_in_suite_can_be_read_and_says_what_it_is() -> None:
-    for name, description in builtin_suites().items():
+    for name, item in builtin_suites().items():
         assert load_suite(name).name == name
-        assert description
+        assert item.description
 
 
 def test_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
@@ -571,6 +570,7 @@ SEEDS = [
     SHORT + " token_learner: [null, TL8@1/2]}\nmode: [infer, train]\nseed: 3\n",
     "models: ViT-B/16{,+TL8@1/4}\ninclude:\n  - &a {mode: infer}\n  - {<<: *a}\n"
     "exclude:\n  - {models: '*+TL*'}\n",
+    VALID + "scales:\n  cpu: {batch_size: [1, 2], timing: {min_steps: 6}}\n",
 ]
 PIECES = [
     *("{", "}", "[", "]", ",", ":", "-", "&a ", "*a", "<<: ", "!!int ", "? ", "|", ">"),
@@ -595,3 +595,253 @@ def test_mutated_suites_are_read_or_refused_in_lines_of_their_own() -> None:
             for line in str(error).split("\n"):
                 assert line.startswith("fuzz.yaml:"), (text, line)
     assert 100 < read < 3900
+
+
+# ---------------------------------------------------------------- scales
+
+SCALED = """\
+name: two sizes
+models: [ViT-B/16, ViT-B/16+TL8@3]
+mode: [infer, train]
+precision: bf16
+batch_size: [8, 16]
+parallelism: {world_size: 4, zero_stage: 1}
+repeats: {infer: 7}
+scales:
+  cpu:
+    models: ViT-S/16
+    precision: fp32
+    batch_size: [1, 2]
+    parallelism: {world_size: 1}
+    repeats: {train: 2}
+  profile:
+    mode: profile
+"""
+
+
+def test_file_without_a_chosen_scale_is_read_as_it_stands() -> None:
+    plain = SCALED.partition("scales:")[0]
+    assert parse_suite(SCALED, "suite.yaml") == parse_suite(plain, "suite.yaml")
+
+
+def test_scale_replaces_what_it_gives_and_merges_groups() -> None:
+    suite = parse_suite(SCALED, "suite.yaml", scale="cpu")
+    # In the order of the file: mode varies slower than batch_size.
+    assert outline(suite) == [
+        ("ViT-S/16", "infer", 1),
+        ("ViT-S/16", "infer", 2),
+        ("ViT-S/16", "train", 1),
+        ("ViT-S/16", "train", 2),
+    ]
+    assert {case.precision for case in suite.cases} == {"fp32"}
+    spread = suite.cases[-1].parallelism
+    assert (spread.world_size, spread.zero_stage) == (1, 1)
+    assert suite.repeats == {"profile": 1, "infer": 5, "train": 2, "fit": 5}
+
+
+def test_scale_replaces_include_and_exclude_whole() -> None:
+    suite = parse_suite(
+        dedent("""
+            models: [ViT-S/16, ViT-B/16]
+            include: {mode: infer, batch_size: 4}
+            exclude: {models: ViT-S/16}
+            scales:
+              small:
+                include: {mode: train}
+                exclude: {models: ViT-B/16}
+        """),
+        "suite.yaml",
+        scale="small",
+    )
+    assert outline(suite) == [("ViT-S/16", "train", 8)]
+
+
+def test_name_of_the_suite_tells_the_scale() -> None:
+    assert parse_suite(SCALED, "suite.yaml").name == "two sizes"
+    assert parse_suite(SCALED, "suite.yaml", scale="cpu").name == "two sizes (cpu)"
+    unnamed = VALID + "scales: {cpu: {batch_size: 1}}"
+    assert parse_suite(unnamed, "mine.yaml", scale="cpu").name == "mine (cpu)"
+
+
+@pytest.mark.parametrize(
+    ("text", "scale", "message"),
+    [
+        (
+            SCALED,
+            "cpus",
+            "'cpus' is not one of its scales (cpu, profile); did you mean 'cpu'?",
+        ),
+        (SCALED, "x", "'x' is not one of its scales (cpu, profile)"),
+        (VALID, "cpu", "'cpu' is not one of its scales (it has none)"),
+    ],
+)
+def test_unknown_scale_names_the_known_ones(
+    text: str, scale: str, message: str
+) -> None:
+    with pytest.raises(SuiteError) as caught:
+        parse_suite(text, "suite.yaml", scale=scale)
+    assert str(caught.value) == f"suite.yaml: {message}"
+
+
+@pytest.mark.parametrize(
+    ("scales", "expected"),
+    [
+        ("cpu", "3: scales: 'cpu' is not a mapping from scales to settings"),
+        ("{cpu: fast}", "3: scales.cpu: 'fast' is not a mapping of settings"),
+        (
+            "{on a cpu: {batch_size: 1}}",
+            "3: scales.'on a cpu': is not called by one word, such as cpu",
+        ),
+        (
+            "{cpu: {batch_sise: 1}}",
+            "3: scales.cpu.batch_sise: is not a known key; did you mean 'batch_size'?",
+        ),
+        (
+            "{cpu: {batch_size: 0}}",
+            "3: scales.cpu.batch_size: 0 is not greater than 0 (at scale cpu)",
+        ),
+        (
+            f"{{{', '.join(f's{n}: {{seed: 1}}' for n in range(21))}}}",
+            "3: scales: has more than 20 scales",
+        ),
+    ],
+)
+def test_every_scale_is_checked_whichever_is_asked_for(
+    scales: str, expected: str
+) -> None:
+    assert mistakes(f"{VALID}scales: {scales}") == [expected]
+
+
+@pytest.mark.parametrize("key", ["name", "scales"])
+def test_scale_has_neither_a_name_nor_scales_of_its_own(key: str) -> None:
+    (mistake,) = mistakes(f"{VALID}scales: {{cpu: {{{key}: cpu}}}}")
+    assert mistake.startswith(f"3: scales.cpu.{key}: is not a known key")
+
+
+def test_mistake_that_only_a_scale_has_is_told_with_it() -> None:
+    assert mistakes("""\
+        models: [ViT-S/16, ViT-B/16]
+        mode: infer
+        precision: fp61
+        exclude: {models: ViT-S/16}
+        scales: {cpu: {precision: fp32, models: ViT-B/16}}
+    """) == [
+        "3: precision: 'fp61' is not one of fp32, tf32, bf16, fp16",
+        "4: exclude: drops no case of this suite (at scale cpu)",
+    ]
+
+
+def test_scale_of_a_suite_is_read_from_a_path_and_from_standard_input(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(SCALED)
+    read = [load_suite(str(path), scale="cpu"), load_suite("-", SCALED, "cpu")]
+    assert [suite.cases[0].model.embed_dim for suite in read] == [384, 384]
+
+
+# ---------------------------------------------------------------- users' builders
+
+BUILDER = "def build(model, keep=64):\n    return model\n"
+
+
+def test_files_of_builders_are_found_beside_the_suite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "my.py").write_text(BUILDER)
+    (tmp_path / "suite.yaml").write_text(
+        "models: [my.py:build, ViT-S/16+my.py:build(keep=9), ViT-S/16]\nmode: infer"
+    )
+    suite = load_suite("../suite.yaml")
+    assert suite.sources == {"my.py": BUILDER}
+    builders = [case.model.builder for case in suite.cases]
+    digest = hashlib.sha256(BUILDER.encode()).hexdigest()
+    assert [b and b.sha256 for b in builders] == [digest, digest, None]
+    assert model_name(suite.cases[0].model) == "ViT-B/16+my.py:build"
+
+
+def test_files_of_builders_on_standard_input_are_found_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my.py").write_text(BUILDER)
+    monkeypatch.chdir(tmp_path)
+    suite = load_suite("-", "{models: 'my.py:build', mode: infer}")
+    assert suite.sources == {"my.py": BUILDER}
+
+
+def test_edited_code_is_another_case(tmp_path: Path) -> None:
+    identities = set()
+    for text in (BUILDER, BUILDER + "# faster\n"):
+        (tmp_path / "my.py").write_text(text)
+        suite = parse_suite("{models: my.py:build, mode: infer}", "suite", tmp_path)
+        identities.add(suite.cases[0].identity)
+    assert len(identities) == 2
+
+
+def test_mistakes_in_builders_are_told_by_line(tmp_path: Path) -> None:
+    (tmp_path / "my.py").write_text(BUILDER)
+    (tmp_path / "broken.py").write_text("def build(model:\n")
+    text = dedent("""\
+        models:
+          - my.py:build
+          - my.py:biuld
+          - broken.py:build
+          - ViT-B/16+tomee(r=8)
+          - {patch_size: 4, embed_dim: 8, num_heads: 1, depth: 2, token_learner: TL8@1,
+             builder: {function: build, file: missing.py}}
+        mode: infer
+    """)
+    with pytest.raises(SuiteError) as caught:
+        parse_suite(text, "suite.yaml", tmp_path)
+    assert str(caught.value).splitlines() == [
+        "suite.yaml:3: models: 'ViT-B/16+my.py:biuld' cannot be built: my.py defines no"
+        " function 'biuld' at its top level; did you mean 'build'?",
+        "suite.yaml:4: models: 'ViT-B/16+broken.py:build' cannot be built:"
+        " broken.py:1 is not Python: '(' was never closed",
+        "suite.yaml:5: models: 'ViT-B/16+tomee(r=8)' cannot be built: 'tomee' is not"
+        " one of tlbench's builders, tome, random, stride; did you mean 'tome'?",
+        "suite.yaml:7: models.builder: 'ViT-d8h1m32l2/4+TL8@1+missing.py:build' cannot"
+        f" be built: there is no file {tmp_path}/missing.py",
+    ]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "'ViT-B/16+tome(r=8)'",
+        "'ViT-S/16@384+my.py:build(keep=9)'",
+        "{name: mini, patch_size: 4, image_size: 28, embed_dim: 8, num_heads: 1,"
+        " depth: 2, builder: {function: build, file: my.py, options: {keep: 3}}}",
+    ],
+)
+def test_repeat_suite_reads_back_the_case_of_a_builder(
+    tmp_path: Path, model: str
+) -> None:
+    (tmp_path / "my.py").write_text(BUILDER)
+    suite = parse_suite(f"{{models: {model}, mode: infer}}", "suite.yaml", tmp_path)
+    trial = Trial(suite.cases[0], repeat=0, position=0, seed=7)
+    text = json.dumps(repeat_suite(trial, 60.0))
+    assert parse_suite(text, "repeat", tmp_path).cases == suite.cases
+
+
+def test_repeat_suite_refuses_a_file_that_was_edited_since(tmp_path: Path) -> None:
+    (tmp_path / "my.py").write_text(BUILDER)
+    suite = parse_suite("{models: my.py:build, mode: infer}", "suite.yaml", tmp_path)
+    trial = Trial(suite.cases[0], repeat=0, position=0, seed=7)
+    text = json.dumps(repeat_suite(trial, 60.0))
+    (tmp_path / "my.py").write_text(BUILDER + "# edited\n")
+    with pytest.raises(SuiteError) as caught:
+        parse_suite(text, "repeat", tmp_path)
+    (mistake,) = str(caught.value).splitlines()
+    assert "'ViT-B/16+my.py:build' cannot be built: my.py has changed" in mistake
+
+
+def test_sources_of_a_stored_suite_are_read_back(tmp_path: Path) -> None:
+    (tmp_path / "my.py").write_text(BUILDER)
+    text = "{models: 'my.py:build(keep=9,share=0.5,is_on=true,kind=x)', mode: infer}"
+    (tmp_path / "my.py").write_text("def build(model, **options): ...\n")
+    suite = parse_suite(text, "suite.yaml", tmp_path)
+    stored = json.dumps(suite.model_dump(mode="json"))
+    assert Suite.model_validate_json(stored) == suite

@@ -6,15 +6,21 @@ import subprocess
 import pytest
 
 from tlbench.errors import SuiteError
+from tlbench.suites.braces import MAX_LENGTH, expand_braces
+from tlbench.suites.model_spec import (
+    BuilderSpec,
+    GridPoolSpec,
+    ModelSpec,
+    TokenLearnerSpec,
+    VideoSpec,
+)
 from tlbench.suites.names import (
-    MAX_LENGTH,
     VARIANTS,
-    expand_braces,
     model_name,
+    parse_grid_pool,
     parse_model,
     parse_token_learner,
 )
-from tlbench.suites.spec import ModelSpec, TokenLearnerSpec
 
 
 def spelled_out(**changes: object) -> ModelSpec:
@@ -32,6 +38,11 @@ def spelled_out(**changes: object) -> ModelSpec:
 def learner(tokens: int, place: int, **changes: object) -> TokenLearnerSpec:
     fields = {"num_tokens": tokens, "place": place, **changes}
     return TokenLearnerSpec.model_validate(fields)
+
+
+def clips(**changes: object) -> ModelSpec:
+    """ViViT-B/16x2 field by field, with changes of `video`."""
+    return spelled_out(video=VideoSpec.model_validate(changes))
 
 
 # Sizes of the large model, for the names below.
@@ -80,6 +91,50 @@ L = {"embed_dim": 1024, "num_heads": 16, "mlp_dim": 4096}
                 mlp_dim=384,
             ),
         ),
+        ("ViT-B/16:token", spelled_out(global_pool="token")),
+        (
+            "ViT-B/16:map+TL8@6",
+            spelled_out(global_pool="map", token_learner=learner(8, 6)),
+        ),
+        (
+            "ViT-B/16+pool3@1/2,9",
+            spelled_out(grid_pool=GridPoolSpec(window=3, places=(6, 9))),
+        ),
+        ("ViViT-B/16x2", clips()),
+        ("ViViT-B/16x4@224x16", clips(num_frames=16, tubelet_size=4)),
+        ("ViViT-B/16x2:encoder", clips(factorisation="encoder", temporal_depth=4)),
+        ("ViViT-B/16x2:encoder8", clips(factorisation="encoder", temporal_depth=8)),
+        ("ViViT-B/16x2:attention", clips(factorisation="attention")),
+        ("ViViT-B/16x2:dotproduct", clips(factorisation="dotproduct")),
+        (
+            "ViViT-L/16x2:encoder",
+            spelled_out(
+                **L,
+                depth=24,
+                video=VideoSpec(factorisation="encoder", temporal_depth=24),
+            ),
+        ),
+        (
+            "ViT-B/16+tome(r=8,trace=true,how=fast,share=0.5)",
+            spelled_out(
+                builder=BuilderSpec(
+                    function="tome",
+                    options={"r": 8, "trace": True, "how": "fast", "share": 0.5},
+                )
+            ),
+        ),
+        (
+            "ViT-B/16+my_models.py:build",
+            spelled_out(builder=BuilderSpec(function="build", file="my_models.py")),
+        ),
+        (
+            "my_models.py:build(k=2)",
+            spelled_out(
+                builder=BuilderSpec(
+                    function="build", file="my_models.py", options={"k": 2}
+                )
+            ),
+        ),
     ],
 )
 def test_name_means_these_sizes(name: str, spec: ModelSpec) -> None:
@@ -119,6 +174,16 @@ def test_variants_have_their_published_sizes(
         ("ViT-S/32[22]+TL8@1/2", "ViT-S/32[22]+TL8@11"),
         ("ViT-d768h12m3072l12/16", "ViT-B/16"),
         ("ViT-d96h3m384l8/2@16+TL8@1/4", "ViT-d96h3m384l8/2@16+TL8@2"),
+        ("ViT-B/16+TL8@1/2:map@384", "ViT-B/16@384:map+TL8@6"),
+        ("ViT-L/16@512+pool4@3/8,18", "ViT-L/16@512+pool4@9,18"),
+        ("ViViT-B/16x2@224x32", "ViViT-B/16x2"),
+        ("ViViT-B/16x2@288x32", "ViViT-B/16x2@288"),
+        ("ViViT-B/16x2@224x16", "ViViT-B/16x2@224x16"),
+        ("ViViT-B/16x2:encoder4", "ViViT-B/16x2:encoder"),
+        ("ViViT-L/16x2:encoder4", "ViViT-L/16x2:encoder4"),
+        ("ViViT-B/16x2:token:encoder[24]", "ViViT-B/16x2[24]:encoder:token"),
+        ("ViT-B/16+tome(r=8, b=1)+TL8@6", "ViT-B/16+TL8@6+tome(b=1,r=8)"),
+        ("my_models.py:build", "ViT-B/16+my_models.py:build"),
     ],
 )
 def test_name_prints_in_one_order_without_defaults(read: str, printed: str) -> None:
@@ -147,6 +212,20 @@ def test_every_printed_name_reads_back_as_the_same_model() -> None:
         assert parse_model(model_name(spec)) == spec
 
 
+@pytest.mark.parametrize("family", ["ViT-{B,Ti}/16", "ViViT-{B,L}/14x4"])
+@pytest.mark.parametrize("size", ["", "[16]", "@512"])
+@pytest.mark.parametrize("reduction", ["", "+TL8v1@4", "+pool2@4,8", "+tome(r=8)"])
+def test_names_of_all_kinds_print_as_they_are_read(
+    family: str, size: str, reduction: str
+) -> None:
+    heads = [":map"]
+    if family.startswith("ViViT"):
+        heads += [":encoder", ":encoder2", ":attention", ":dotproduct"]
+    for head in ["", *heads]:
+        for name in expand_braces(f"{family}{size}{head}{reduction}"):
+            assert model_name(parse_model(name)) == name
+
+
 def test_model_keeps_the_name_that_its_user_gave() -> None:
     assert model_name(spelled_out(name="mine")) == "mine"
     placed = spelled_out(name="tiny", embed_dim=96, token_learner=learner(8, 3))
@@ -158,38 +237,15 @@ def test_token_learner_is_read_alone_relative_to_the_depth() -> None:
     assert parse_token_learner("TL16v1@5", 8) == learner(16, 5, version="v1")
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        (
-            "ViViT-L/16x2+TL16@12",
-            "'ViViT-L/16x2+TL16@12' names a video model,"
-            " which this version does not build",
-        ),
-        (
-            "ViViT-B/16x2:encoder",
-            "'ViViT-B/16x2:encoder' names a video model,"
-            " which this version does not build",
-        ),
-        (
-            "ViT-L/16@512+pool4@9,18",
-            "'ViT-L/16@512+pool4@9,18' names a pooling baseline,"
-            " which this version does not build",
-        ),
-        (
-            "my_models.py:build",
-            "'my_models.py:build' names a model of a user's own file,"
-            " which this version does not build",
-        ),
-    ],
-)
-def test_reserved_name_is_not_built_yet(name: str, message: str) -> None:
-    with pytest.raises(SuiteError) as caught:
-        parse_model(name)
-    assert str(caught.value) == message
+def test_pooling_is_read_alone_relative_to_the_depth() -> None:
+    assert parse_grid_pool("pool2@1/4,4", 8) == GridPoolSpec(window=2, places=(2, 4))
 
 
 QUOTES = "a name with brackets or commas wants quotes in YAML flow lists and in shells"
+BEGINNING = (
+    "a name begins with variant and patch size, as in ViT-B/16,"
+    " or with those of a tubelet, as in ViViT-B/16x2"
+)
 VARIANT_LIST = "is not one of Ti, S, B, L, H, g, G"
 
 
@@ -199,11 +255,8 @@ VARIANT_LIST = "is not one of Ti, S, B, L, H, g, G"
         ("ViT-b/16", f"'b' {VARIANT_LIST}; did you mean 'B'?"),
         ("ViT-Base/16", f"'Base' {VARIANT_LIST}; did you mean 'B'?"),
         ("ViT-Q/16", f"'Q' {VARIANT_LIST}"),
-        ("ViT-B", "a name begins with variant and patch size, as in ViT-B/16"),
-        (
-            "vit_base_patch16_224",
-            "a name begins with variant and patch size, as in ViT-B/16",
-        ),
+        ("ViT-B", BEGINNING),
+        ("vit_base_patch16_224", BEGINNING),
         ("ViT-B/16[24", f"'[24' has no closing bracket; {QUOTES}"),
         ("ViT-B/16[x]", "'[x]' is not a depth such as [21] or [24+11]"),
         ("ViT-B/16[0]", "depth: 0 is not greater than 0"),
@@ -211,7 +264,73 @@ VARIANT_LIST = "is not one of Ti, S, B, L, H, g, G"
         ("ViT-B/16@8", "patch_size=16 is larger than image_size=8"),
         ("ViT-B/16@99999", "image_size: 99999 is not at most 65536"),
         ("ViT-B/16@384@512", "'@384' and '@512' cannot both stand in it"),
-        ("ViT-B/16:encoder", "':encoder' is not [depth], @size or +TL<tokens>@place"),
+        ("ViT-B/16:encoder", "':encoder' is for video, as in ViViT-B/16x2:encoder"),
+        (
+            "ViViT-B/16x2:encode",
+            "':encode' is not one of :encoder, :attention, :dotproduct, :token, :map",
+        ),
+        (
+            "ViT-B/16x2",
+            "tubelets are for video: ViViT-B/16x2 would be right",
+        ),
+        ("ViViT-B/16", "a ViViT names its tubelet, as in ViViT-B/16x2"),
+        (
+            "ViT-B/16@384x16",
+            "'@384x16' has two sizes, and the images of a ViT are square: @384 would be"
+            " right (of a ViViT the second is its frames)",
+        ),
+        ("ViViT-B/16x33", "tubelet_size=33 is longer than num_frames=32"),
+        (
+            "ViViT-B/16x2:attention4",
+            "temporal_depth=4 does not fit factorisation=attention: encoder has at"
+            " least 1 block over time, the others have none",
+        ),
+        (
+            "ViViT-d15h3m60l2/16x2:dotproduct",
+            "num_heads=3 is odd; video.factorisation=dotproduct gives half of them to"
+            " time",
+        ),
+        (
+            "ViViT-B/16x2:attention:token",
+            "global_pool=token does not go with video.factorisation=attention;"
+            " avg would be right",
+        ),
+        (
+            "ViViT-B/16x2:encoder:map",
+            "global_pool=map does not go with video.factorisation=encoder;"
+            " avg or token would be right",
+        ),
+        (
+            "ViT-B/16:token+TL8@6",
+            "global_pool=token does not go with token_learner or grid_pool: the public"
+            " code has no class token there; avg or map would be right",
+        ),
+        (
+            "ViT-B/16:token:map",
+            "':token' and ':map' cannot both stand in it",
+        ),
+        (
+            "ViT-B/16+pool2",
+            "'pool2' is not pool<window>@places, as in pool4@9,18",
+        ),
+        ("ViT-B/16+pool2@9,6", "places=9,6 do not rise from each to the next"),
+        (
+            "ViT-B/16+pool2@12",
+            "grid_pool.places=12 lies beyond the 12 blocks; 0 to 11 would be right",
+        ),
+        (
+            "ViT-B/16+pool4@6,9",
+            "grid_pool.window=4 is larger than what is left of the 14 x 14 grid at"
+            " place 9",
+        ),
+        (
+            "ViT-B/16+TL8@6+pool2@9",
+            "grid_pool and token_learner cannot both stand in one model",
+        ),
+        (
+            "ViT-B/16+tome(8)",
+            "'8' is not a new option=value, as in tome(r=8)",
+        ),
         ("ViT-B/16+TL8", "'TL8' lacks its place, as in TL8@1/4"),
         (
             "ViT-B/16+TL8@0.25",

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from tlbench.suites.model_spec import ModelSpec
 from tlbench.suites.names import parse_model
-from tlbench.suites.spec import Case, ModelSpec, Optimizer, Parallelism, Suite
+from tlbench.suites.spec import Case, Optimizer, Parallelism, Suite
 
 B16 = {
     "patch_size": 16,
@@ -80,6 +81,10 @@ def test_whole_number_and_its_float_are_the_same_setting() -> None:
         ("infer", {"optimizer": {"learning_rate": 0.5}}),
         ("infer", {"fit": {"epochs": 3}}),
         ("infer", {"parallelism": {"zero_stage": 3}}),
+        ("infer", {"parallelism": {"zero_stage": 3, "offload": "all"}}),
+        ("infer", {"drop_path_rate": 0.1}),
+        ("infer", {"gradient_checkpointing": True}),
+        ("profile", {"gradient_checkpointing": True}),
         ("train", {"fit": {"epochs": 3}}),
         ("fit", {"data": "digits", "timing": {"max_steps": 20}}),
     ],
@@ -100,7 +105,10 @@ def test_setting_that_the_mode_does_not_read_makes_no_new_case(
         ("infer", {"parallelism": {"world_size": 2}}),
         ("train", {"optimizer": {"learning_rate": 0.5}}),
         ("train", {"parallelism": {"zero_stage": 3}}),
+        ("train", {"parallelism": {"zero_stage": 1, "offload": "optimizer"}}),
         ("train", {"compile": True}),
+        ("train", {"drop_path_rate": 0.1}),
+        ("train", {"gradient_checkpointing": True}),
     ],
 )
 def test_setting_that_the_mode_reads_makes_a_new_case(
@@ -134,7 +142,23 @@ def test_batch_is_shared_by_ranks_and_accumulated_parts() -> None:
         ({"parallelism": {"zero_stage": 1.0}}, "zero_stage"),
         ({"batch_size": True}, "valid integer"),
         ({"timing": {"min_steps": 50, "max_steps": 20}}, "min_steps=50 exceeds"),
+        ({"drop_path_rate": 1.0}, "less than 1"),
+        ({"parallelism": {"offload": "optimizer"}}, "needs ZeRO stage 1 at least"),
+        (
+            {"parallelism": {"zero_stage": 2, "offload": "all"}},
+            "offload=all needs ZeRO stage 3 at least, and zero_stage=2",
+        ),
         ({"model": {**B16, "num_heads": 5}}, "does not divide over num_heads=5"),
+        (
+            {
+                "model": {
+                    **B16,
+                    "token_learner": {"num_tokens": 8, "place": 6},
+                    "grid_pool": {"window": 2, "places": (6,)},
+                }
+            },
+            "cannot both stand in one model",
+        ),
         ({"model": {**B16, "name": "two\nlines"}}, "is not a name"),
         ({"model": {**B16, "name": ""}}, "at least 1 character"),
     ],
@@ -153,3 +177,47 @@ def test_parallelism_refuses_ranks_that_do_not_fill_the_nodes(nodes: int) -> Non
 def test_suite_without_a_case_is_refused() -> None:
     with pytest.raises(ValidationError, match="at least 1 item"):
         Suite(name="empty", cases=(), repeats={})
+
+
+@pytest.mark.parametrize(
+    ("name", "sample_shape", "time_steps", "num_patches", "num_classes"),
+    [
+        ("ViT-B/16@390", (3, 390, 390), 1, 24 * 24, 1000),
+        ("ViViT-B/16x2", (3, 32, 224, 224), 16, 16 * 14 * 14, 400),
+        ("ViViT-B/16x3@230x32:encoder", (3, 32, 230, 230), 10, 10 * 14 * 14, 400),
+    ],
+)
+def test_sample_and_classes_follow_from_the_model(
+    name: str,
+    sample_shape: tuple[int, ...],
+    time_steps: int,
+    num_patches: int,
+    num_classes: int,
+) -> None:
+    model = parse_model(name)
+    assert model.sample_shape == sample_shape
+    assert (model.time_steps, model.num_patches) == (time_steps, num_patches)
+    assert case(mode="infer", model=model).num_classes == num_classes
+
+
+def test_clips_are_not_asked_of_a_data_set_of_images() -> None:
+    message = "data=digits has images, and the model reads clips; synthetic would do"
+    with pytest.raises(ValidationError, match=message):
+        case(mode="infer", model=parse_model("ViViT-B/16x2"), data="digits")
+
+
+def test_settings_of_video_spelled_out_do_not_change_the_identity() -> None:
+    written_out = ModelSpec.model_validate(
+        {
+            **B16,
+            "global_pool": "avg",
+            "video": {
+                "num_frames": 32,
+                "tubelet_size": 2,
+                "factorisation": "joint",
+                "temporal_depth": 0,
+            },
+        }
+    )
+    named = case(mode="infer", model=parse_model("ViViT-B/16x2"))
+    assert case(mode="infer", model=written_out).identity == named.identity

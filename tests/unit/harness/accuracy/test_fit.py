@@ -16,7 +16,8 @@ from tlbench.data import Split, SplitName
 from tlbench.engine import TrainingEngine
 from tlbench.errors import NonFiniteLossError, TrialError
 from tlbench.rank import Rank
-from tlbench.suites.spec import Case, ModelSpec
+from tlbench.suites.model_spec import ModelSpec
+from tlbench.suites.spec import Case
 
 MODEL = ModelSpec(
     name="tiny",

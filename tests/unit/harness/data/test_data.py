@@ -5,10 +5,11 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from tlbench.data import DATASETS, Split, load_dataset
+from tlbench.data import CLIP_DATASETS, DATASETS, Split, load_dataset
 from tlbench.data.digits import Digits
 from tlbench.errors import SuiteError
-from tlbench.suites.spec import NUM_CLASSES, TRAIN_SAMPLES
+from tlbench.suites.model_spec import VideoSpec
+from tlbench.suites.spec import NUM_CLASSES, NUM_CLIP_CLASSES, TRAIN_SAMPLES
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,7 @@ def test_digits_use_the_whole_range(train: Split) -> None:
 
 def test_every_data_set_of_the_schema_can_be_opened() -> None:
     assert set(DATASETS) == set(NUM_CLASSES)
+    assert set(CLIP_DATASETS) == set(NUM_CLIP_CLASSES)
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -97,6 +99,42 @@ def test_batches_come_in_the_size_of_the_model(name: str, image_size: int) -> No
     assert torch.equal(images[0], images[2])
 
 
+@pytest.mark.parametrize("name", CLIP_DATASETS)
+def test_data_sets_of_clips_have_as_many_classes_as_the_schema_says(name: str) -> None:
+    dataset = load_dataset(name, VideoSpec())
+    classes = {str(key): value for key, value in NUM_CLIP_CLASSES.items()}
+    assert dataset.num_classes == classes[name]
+    for split in (dataset.split("train"), dataset.split("eval")):
+        assert 0 <= split.labels.min() <= split.labels.max() < dataset.num_classes
+
+
+@pytest.mark.parametrize("name", CLIP_DATASETS)
+@pytest.mark.parametrize(("num_frames", "image_size"), [(5, 14), (32, 32), (2, 224)])
+def test_clips_come_in_the_frames_and_the_size_of_the_model(
+    name: str, num_frames: int, image_size: int
+) -> None:
+    split = load_dataset(name, VideoSpec(num_frames=num_frames)).split("train")
+    clips, labels = split.batch(torch.tensor([3, 0, 3]), image_size)
+    assert clips.shape == (3, 3, num_frames, image_size, image_size)
+    assert labels.shape == (3,)
+    assert -1 <= clips.min() <= clips.max() <= 1
+    assert torch.equal(clips[0], clips[2])
+    assert not torch.equal(clips[0], clips[1])
+
+
+def test_each_frame_of_a_clip_is_scaled_as_an_image() -> None:
+    frames = torch.rand(4, 3, 8, 8)
+    labels = torch.zeros(1)
+    clip, _ = Split(frames.transpose(0, 1)[None], labels).batch(torch.tensor([0]), 20)
+    images, _ = Split(frames, torch.zeros(4)).batch(torch.arange(4), 20)
+    assert torch.allclose(clip[0].transpose(0, 1), images, atol=1e-6)
+
+
+def test_the_clips_in_memory_are_few_and_small() -> None:
+    split = load_dataset("synthetic", VideoSpec(num_frames=32)).split("train")
+    assert split.images.nbytes < 4e6
+
+
 def test_a_batch_at_the_recorded_size_is_left_as_it_is(train: Split) -> None:
     images, labels = train.batch(torch.tensor([5, 2]), 8)
     assert torch.equal(images, train.images[[5, 2]])
@@ -120,3 +158,9 @@ def test_an_unknown_data_set_is_refused_with_those_there_are() -> None:
     message = "unknown data set 'mnist'; known: digits, synthetic"
     with pytest.raises(SuiteError, match=message):
         load_dataset("mnist")
+
+
+def test_an_unknown_data_set_of_clips_is_refused_with_those_there_are() -> None:
+    message = "unknown data set of clips 'digits'; known: synthetic"
+    with pytest.raises(SuiteError, match=message):
+        load_dataset("digits", VideoSpec())

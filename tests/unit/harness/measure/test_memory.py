@@ -84,7 +84,7 @@ def test_values_of_a_gpu_are_unknown_on_a_cpu_with_the_reason() -> None:
 def test_a_kernel_that_keeps_its_peak_leaves_the_value_unknown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(memory, "_reset_host_peak", lambda: False)
+    monkeypatch.setattr(memory, "reset_host_peak", lambda: False)
     metrics = measure_peak_memory(nothing, CPU)
     assert metrics[:2] == (
         Metric("peak_memory_host_rss_bytes", None, CANNOT_RESET),

@@ -6,27 +6,19 @@ element-wise work, and so up to 1.5 % above the multiply-adds.
 
 import subprocess
 import sys
-from collections import Counter
 from typing import Any
-from weakref import finalize
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from tlbench.models import cost
-from tlbench.models.vit import attention_kernel, build_vit
-from tlbench.suites.spec import (
-    Attention,
-    Case,
-    Mode,
-    ModelSpec,
-    Parallelism,
-    TokenLearnerSpec,
-)
+from tlbench.models.layers import tokens
+from tlbench.models.vit import build_model
+from tlbench.suites.model_spec import ModelSpec, TokenLearnerSpec
+from tlbench.suites.names import parse_model
+from tlbench.suites.spec import Attention
 
 SIZES = {  # embed_dim, depth, mlp_dim, num_heads
     "Ti": (192, 12, 768, 3),
@@ -62,32 +54,28 @@ def v1(num_tokens: int, place: int, *, fuse: bool = False) -> TokenLearnerSpec:
     return TokenLearnerSpec(num_tokens=num_tokens, place=place, version="v1", fuse=fuse)
 
 
-TINY = ModelSpec(
-    patch_size=4, image_size=32, embed_dim=32, depth=3, num_heads=2, mlp_dim=80
-)
-VARIANTS: dict[str, dict[str, Any] | None] = {
-    "plain": None,
-    "v1.1 first": {"place": 0},
-    "v1 in the middle": {"place": 1, "version": "v1"},
-    "v1 mean, more tokens than patches": {
-        "num_tokens": 70,
-        "place": 2,
-        "version": "v1",
-        "pooling": "mean",
-    },
-    "left out": {"place": 3},
-    "v1 fused": {"place": 1, "version": "v1", "fuse": True},
-    "v1.1 fused": {"place": 0, "fuse": True},
-    "fused, left out": {"place": 3, "fuse": True},
-}
+IMAGES = "ViT-d32h2m80l3/4@32"
+CLIPS = "ViViT-d32h4m80l3/8x2@32x7"  # 3 time steps, one frame too many
+VARIANTS = [
+    *(f"{IMAGES}{head}" for head in ("", ":token", ":map", ":map+TL5@1")),
+    *(f"{IMAGES}+TL5{place}" for place in ("@0", "v1@1", "@3", "v1fuse@1", "fuse@0")),
+    f"{IMAGES}+TL70v1mean@2",  # more tokens than patches
+    f"{IMAGES}+TL5fuse@3",
+    f"{IMAGES}+pool2@1",
+    f"{IMAGES}+pool2@0,2",
+    *(f"{CLIPS}{head}" for head in (":token", ":map", ":encoder2:token")),
+    *(
+        f"{CLIPS}{model}{reduction}"
+        for model in ("", ":encoder2", ":attention", ":dotproduct")
+        for reduction in ("", "+TL5@1", "+TL5v1@0", "+TL5v1fuse@1", "+pool2@1")
+    ),
+]
 
 
 @pytest.fixture(params=VARIANTS)
 def variant(request: pytest.FixtureRequest) -> ModelSpec:
     """A tiny model of each kind."""
-    fields = VARIANTS[request.param]
-    learner = None if fields is None else TokenLearnerSpec(**{"num_tokens": 5} | fields)
-    return TINY.model_copy(update={"token_learner": learner})
+    return parse_model(request.param)
 
 
 # Against what is published.
@@ -207,45 +195,101 @@ def test_parameters_of_the_published_large_models_with_token_learner() -> None:
         assert params / 1e6 == pytest.approx(millions, abs=0.06)
 
 
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("ViT-Ti/16:token", 5_717_416),
+        ("ViT-B/16:token", 86_567_656),
+        ("ViT-G/14:token", 1_844_440_680),
+        ("ViT-Ti/16:map", 6_161_704),
+        ("ViT-S/16:map", 23_823_976),
+        ("ViT-B/16:map", 93_653_224),
+        ("ViT-L/16:map", 316_919_784),
+        ("ViT-H/14:map", 651_719_400),
+        ("ViT-g/14:map", 1_037_857_384),
+        ("ViT-G/14:map", 1_882_797_416),
+    ],
+)
+def test_parameters_with_a_class_token_and_with_a_map_head(
+    name: str, count: int
+) -> None:
+    assert cost.params(parse_model(name), 1000) == count
+    with torch.device("meta"):
+        model = build_model(parse_model(name), 1000)
+    assert sum(p.numel() for p in model.parameters()) == count
+
+
+@pytest.mark.parametrize(  # Arnab et al. 2021, table 3 of the ViViT paper
+    ("name", "millions", "published"),
+    [
+        ("ViViT-B/16x2:token", 88.9, 455.2),
+        ("ViViT-B/16x2:encoder:token", 115.1, 284.4),
+        ("ViViT-B/16x2:attention", 117.3, 372.3),
+        ("ViViT-B/16x2:dotproduct", 88.9, 277.1),
+    ],
+)
+def test_video_models_cost_what_is_published(
+    name: str, millions: float, published: float
+) -> None:
+    spec = parse_model(name)
+    assert cost.params(spec, 400) / 1e6 == pytest.approx(millions, abs=0.06)
+    assert 0.985 * published < cost.macs(spec, 400) / 1e9 < published
+
+
 # Against torch.
+
+
+@pytest.mark.parametrize("size", ["B", "L"])
+@pytest.mark.parametrize("kind", ["", ":token", ":encoder", ":attention", "+TL16v1@6"])
+def test_large_video_models_are_what_torch_counts(size: str, kind: str) -> None:
+    spec = parse_model(f"ViViT-{size}/16x2{kind}")
+    with torch.device("meta"):
+        model = build_model(spec, 400)
+        sample = torch.empty(1, *spec.sample_shape)
+    assert cost.params(spec, 400) == sum(p.numel() for p in model.parameters())
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(sample)
+    assert 2 * cost.macs(spec, 400) == counter.get_total_flops()
 
 
 def test_parameters_and_macs_are_what_torch_counts(variant: ModelSpec) -> None:
     with torch.device("meta"):
-        model = build_vit(variant, 7)
-        image = torch.empty(1, 3, variant.image_size, variant.image_size)
+        model = build_model(variant, 7)
+        sample = torch.empty(1, *variant.sample_shape)
     assert cost.params(variant, 7) == sum(p.numel() for p in model.parameters())
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(image)
+    with FlopCounterMode(display=False) as counter:
+        model(sample)
     assert 2 * cost.macs(variant, 7) == counter.get_total_flops()
 
 
 def test_train_flops_are_what_torch_counts(variant: ModelSpec) -> None:
     with torch.device("meta"):
-        model = build_vit(variant, 7)
-        image = torch.empty(1, 3, variant.image_size, variant.image_size)
+        model = build_model(variant, 7)
+        sample = torch.empty(1, *variant.sample_shape)
     with FlopCounterMode(display=False) as counter:
-        model(image).sum().backward()
+        model(sample).sum().backward()
     assert cost.train_flops(variant, 7) == counter.get_total_flops()
 
 
 def test_tokens_are_those_that_enter_the_blocks(variant: ModelSpec) -> None:
     with torch.device("meta"):
-        model: Any = build_vit(variant, 7)
-        image = torch.empty(1, 3, variant.image_size, variant.image_size)
+        model: Any = build_model(variant, 7)
+        sample = torch.empty(1, *variant.sample_shape)
     seen = []
     for module in model.modules():
         if type(module).__name__ == "Block":
-            module.register_forward_pre_hook(lambda _, x: seen.append(x[0].shape[1]))
-    model(image)
-    assert cost.tokens(variant) == seen
+            module.register_forward_pre_hook(
+                lambda _, x: seen.append(x[0].shape[:2].numel())
+            )
+    model(sample)
+    assert tokens(variant) == seen
 
 
 @pytest.mark.parametrize("attention", ["auto", "eager"])
 def test_saved_elements_are_those_that_autograd_keeps(
     variant: ModelSpec, attention: Attention
 ) -> None:
-    model = build_vit(variant, 7, attention=attention)
+    model = build_model(variant, 7, attention=attention)
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, Tensor] = {}
 
@@ -254,148 +298,12 @@ def test_saved_elements_are_those_that_autograd_keeps(
             kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    images = torch.randn(2, 3, variant.image_size, variant.image_size)
+    samples = torch.randn(2, *variant.sample_shape)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model(images)
+        model(samples)
     elements = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) // 8
     predicted = sum(layer.saved for layer in cost.layers(variant, 7, attention))
     assert predicted == pytest.approx(elements, rel=0.002)
-
-
-class PeakBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
-    """Follows how much memory the results of operations hold at once."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch's own
-        self.now = 0
-        self.peak = 0
-        self._owners: Counter[int] = Counter()
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                self._follow(tensor)
-        return result
-
-    def _follow(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        place, size = storage.data_ptr(), storage.nbytes()
-        self._owners[place] += 1
-        if self._owners[place] == 1:
-            self.now += size
-            self.peak = max(self.peak, self.now)
-        finalize(tensor, self._let_go, place, size)
-
-    def _let_go(self, place: int, size: int) -> None:
-        self._owners[place] -= 1
-        if not self._owners[place]:
-            self.now -= size
-
-
-def measured_peak_bytes(case: Case) -> int:
-    """Of one inference, or of one forward and backward pass in mid-training."""
-    size = case.model.image_size
-    memory = PeakBytes()
-    with memory, attention_kernel(case.attention):
-        model = build_vit(case.model, case.num_classes, attention=case.attention)
-        images = torch.randn(case.batch_size, 3, size, size)
-        if case.mode == "infer":
-            with torch.no_grad():
-                model(images)
-        else:
-            moments = [torch.zeros(2, *p.shape) for p in model.parameters()]
-            for parameter in model.parameters():
-                parameter.grad = torch.zeros_like(parameter)
-            model(images).sum().backward()
-            del moments
-    return memory.peak
-
-
-@pytest.mark.parametrize("mode", ["infer", "train"])
-@pytest.mark.parametrize(
-    ("attention", "learner"),
-    [
-        ("auto", None),
-        ("eager", None),
-        ("auto", TokenLearnerSpec(num_tokens=8, place=1)),
-        ("auto", v1(8, 1)),
-        ("auto", v1(8, 1, fuse=True)),
-    ],
-)
-def test_predicted_memory_is_near_the_measured_peak(
-    mode: Mode, attention: Attention, learner: TokenLearnerSpec | None
-) -> None:
-    model = ModelSpec(
-        patch_size=8,
-        image_size=96,
-        embed_dim=96,
-        depth=3,
-        num_heads=3,
-        mlp_dim=384,
-        token_learner=learner,
-    )
-    case = Case(
-        model=model, mode=mode, data="digits", batch_size=2, attention=attention
-    )
-    predicted = cost.predicted_memory_bytes(case)
-    assert predicted == pytest.approx(measured_peak_bytes(case), rel=0.2)
-
-
-# Memory, by its rule.
-
-
-def states_per_parameter(precision: Any, zero_stage: Any, world_size: int) -> float:
-    """What is added for each parameter, from two models that differ in little else."""
-    costs = []
-    for num_classes_data in ("digits", "synthetic"):
-        case = Case(
-            model=TINY,
-            mode="train",
-            data=num_classes_data,
-            batch_size=world_size,
-            precision=precision,
-            parallelism=Parallelism(world_size=world_size, zero_stage=zero_stage),
-        )
-        costs.append(cost.predicted_memory_bytes(case))
-    return (costs[1] - costs[0]) / (990 * (TINY.embed_dim + 1))
-
-
-@pytest.mark.parametrize(
-    ("precision", "zero_stage", "bytes_each"),
-    [  # weights + gradients + (states and master copy); 4 ranks
-        ("fp32", 0, 4 + 4 + 8),
-        ("fp32", 1, 4 + 4 + 12 / 4),
-        ("bf16", 0, 2 + 2 + 12),
-        ("bf16", 1, 2 + 2 + 12 / 4),
-        ("bf16", 2, 2 + 2 / 4 + 12 / 4),
-        ("bf16", 3, 2 / 4 + 2 / 4 + 12 / 4),
-    ],
-)
-def test_zero_shards_the_training_states(
-    precision: str, zero_stage: int, bytes_each: float
-) -> None:
-    measured = states_per_parameter(precision, zero_stage, world_size=4)
-    assert measured == pytest.approx(bytes_each, rel=1e-4)
-
-
-def test_memory_grows_with_the_micro_batch_alone() -> None:
-    def memory(batch_size: int, world_size: int) -> int:
-        parallelism = Parallelism(world_size=world_size)
-        return cost.predicted_memory_bytes(
-            Case(
-                model=TINY, mode="train", batch_size=batch_size, parallelism=parallelism
-            )
-        )
-
-    assert memory(8, 2) == memory(4, 1)
-    assert memory(8, 1) - memory(4, 1) == 2 * (memory(4, 1) - memory(2, 1))
-
-
-def test_profile_needs_no_memory() -> None:
-    assert cost.predicted_memory_bytes(Case(model=TINY, mode="profile")) == 0
 
 
 def test_cost_needs_no_torch() -> None:

@@ -1,0 +1,264 @@
+"""The built-in suites: the models of each figure at every scale, and their cost."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from tlbench.errors import UnknownCostError
+from tlbench.models import cost
+from tlbench.models.memory import predicted_memory_bytes
+from tlbench.suites.loader import builtin_suites, load_suite
+from tlbench.suites.names import model_name
+from tlbench.suites.spec import Case, Suite
+
+# The models of figures and tables, as the publication lists them.
+FIGURE_4 = [
+    "ViT-B/16",
+    *("ViT-B/16+TL8v1@0", "ViT-B/16+TL8v1@3", "ViT-B/16+TL8v1@6", "ViT-B/16+TL8v1@9"),
+    *("ViT-B/16+TL16v1@0", "ViT-B/16+TL16v1@3"),
+    *("ViT-B/16+TL16v1@6", "ViT-B/16+TL16v1@9"),
+]
+FEW_SHOT_FIGURE = [
+    *("ViT-S/32", "ViT-S/32+TL8v1@6", "ViT-S/32[22]+TL8v1@11"),
+    *("ViT-B/32", "ViT-B/32[20]+TL8v1@10"),
+    *("ViT-B/16", "ViT-B/16+TL16v1@6", "ViT-B/16[21]+TL8v1@10"),
+]
+TABLE_1 = [
+    *("ViT-S/32@384", "ViT-S/32@384+TL8v1@6", "ViT-S/32[22]@384+TL8v1@11"),
+    *("ViT-B/32@384", "ViT-B/32[20]@384+TL8v1@10"),
+    *("ViT-B/16@384", "ViT-B/16@384+TL16v1@6"),
+    *("ViT-B/16[21]@384+TL8v1@10", "ViT-B/16[21]@384+TL16v1@10"),
+]
+TABLE_2 = [
+    *("ViT-L/16@512", "ViT-L/16@512+TL16v1@12", "ViT-L/16[35]@512+TL16v1@12"),
+    *("ViT-L/16[30]@512+TL8v1@18", "ViT-L/14[35]@512+TL16v1@18"),
+]
+TABLE_3 = [
+    *("ViT-G/14@518", "ViT-H/14@518"),
+    *("ViT-L/10[35]@512+TL16v1@18", "ViT-L/8[35]@512+TL16v1@18"),
+]
+TABLE_4 = [
+    *("ViT-B/16@384+TL8v1@6", "ViT-B/16@384+TL8v1fuse@6"),
+    *("ViT-B/16@384+TL16v1@6", "ViT-B/16@384+TL16v1fuse@6"),
+    *("ViT-L/16@512+TL16v1@12", "ViT-L/16@512+TL16v1fuse@12"),
+    *("ViT-L/16@512+TL8v1@18", "ViT-L/16@512+TL8v1fuse@18"),
+    *("ViT-L/10[35]@512+TL16v1@18", "ViT-L/10[35]@512+TL16v1fuse@18"),
+]
+TABLE_5 = [
+    *("ViT-L/16@512", "ViT-L/16@512+TL16v1@12", "ViT-L/16@512+pool4@9,18"),
+    *("ViT-L/16@512+pool4@12,18", "ViT-L/16@512+pool8@12"),
+]
+TABLES_6_TO_8 = [
+    *("ViViT-L/16x2", "ViViT-L/16x2@320", "ViViT-H/16x2"),
+    *("ViViT-L/16x2+TL16v1@12", "ViViT-L/16x2[30]+TL8v1@18"),
+    "ViViT-L/14x2[35]+TL16v1@18",
+    *("ViViT-L/10x2[35]+TL16v1@18", "ViViT-L/10x2[35]+TL16v1fuse@18"),
+]
+VIVIT_MODELS_1_TO_4 = [
+    *("ViViT-B/16x2", "ViViT-B/16x2:encoder"),
+    *("ViViT-B/16x2:attention", "ViViT-B/16x2:dotproduct"),
+]
+VIVIT_B = ["ViViT-B/16x2+TL16v1@6", "ViViT-B/16x2+TL8v1@9"]
+OPPONENTS = ["random(keep=16,place=12)", "stride(place=12,step=8)", "tome(r=40)"]
+
+TOKENS = [
+    *("ViT-B/16", "ViT-B/16+TL2v1@6", "ViT-B/16+TL4v1@6", "ViT-B/16+TL8v1@6"),
+    *("ViT-B/16+TL16v1@6", "ViT-B/16+TL32v1@6", "ViT-B/16+TL64v1@6"),
+]
+FULL = {
+    "placement": FIGURE_4,
+    "tokens": TOKENS,
+    "tradeoff": FEW_SHOT_FIGURE + TABLE_1 + TABLE_2,
+    "large": TABLE_3,
+    "video": TABLES_6_TO_8 + VIVIT_MODELS_1_TO_4 + VIVIT_B,
+    "fuser": ["ViT-B/16@384", "ViT-L/16@512", *TABLE_4],
+    "pooling": TABLE_5 + [f"ViT-L/16@512+{builder}" for builder in OPPONENTS],
+    "scaling": ["ViT-B/16", "ViT-B/16+TL8v1@6"],
+    "large-train": [name for name in TABLE_3 if name != "ViT-H/14@518"],
+}
+"""The models of each suite; those of `profile` are the same."""
+CPU = {
+    "placement": [
+        *FIGURE_4,
+        *("mini", "mini+TL8v1@0", "mini+TL8v1@1", "mini+TL8v1@2", "mini+TL8v1@3"),
+        *("mini+TL16v1@0", "mini+TL16v1@1", "mini+TL16v1@2", "mini+TL16v1@3"),
+    ],
+    "tokens": [
+        *TOKENS,
+        *("mini", "mini+TL1v1@2", "mini+TL2v1@2", "mini+TL4v1@2", "mini+TL8v1@2"),
+        *("mini+TL16v1@2", "mini+TL32v1@2"),
+    ],
+    "tradeoff": [*FEW_SHOT_FIGURE, "ViT-L/16", "ViT-L/16+TL16v1@12"],
+    "large": [name for name in TABLE_3 if name != "ViT-H/14@518"],
+    "video": [
+        *("ViViT-L/16x2", "ViViT-L/16x2+TL16v1@12", "ViViT-L/16x2[30]+TL8v1@18"),
+        *("ViViT-B/16x2", *VIVIT_B),
+    ],
+    "fuser": [
+        *("ViT-B/16", "ViT-B/16+TL8v1@6", "ViT-B/16+TL8v1fuse@6"),
+        *("ViT-B/16+TL16v1@6", "ViT-B/16+TL16v1fuse@6"),
+        *("mini", "mini+TL8v1@2", "mini+TL8v1fuse@2"),
+        *("mini+TL16v1@2", "mini+TL16v1fuse@2"),
+    ],
+    "pooling": [
+        *("ViT-B/16", "ViT-B/16+TL16v1@6", "ViT-B/16+pool3@6"),
+        *("ViT-B/16+random(keep=16,place=6)", "ViT-B/16+stride(place=6,step=4)"),
+        "ViT-B/16+tome(r=16)",
+        *("mini", "mini+TL9v1@2", "mini+pool2@2", "mini+random(keep=9,place=2)"),
+        *("mini+stride(place=2,step=3)", "mini+tome(r=10)"),
+    ],
+    "scaling": ["ViT-Ti/16", "ViT-Ti/16+TL8v1@6"],
+    "large-train": ["ViT-Ti/16", "ViT-Ti/16[17]+TL16v1@9"],
+}
+SCALES = ("cpu", "profile")
+
+
+def every_suite() -> Iterator[tuple[str, str | None]]:
+    """Each built-in suite as it stands and at each of its scales."""
+    for name, item in builtin_suites().items():
+        yield name, None
+        yield from ((name, scale) for scale in item.scales)
+
+
+@pytest.fixture(params=every_suite(), ids=lambda p: f"{p[0]}-{p[1] or 'full'}")
+def suite(request: pytest.FixtureRequest) -> Suite:
+    name, scale = request.param
+    return load_suite(name, scale=scale)
+
+
+def models(cases: Iterator[Case] | tuple[Case, ...]) -> list[str]:
+    """The names of the models, each once."""
+    return list(dict.fromkeys(model_name(case.model) for case in cases))
+
+
+def test_there_is_one_suite_for_each_figure_with_both_scales() -> None:
+    scales = {name: item.scales for name, item in builtin_suites().items()}
+    assert scales.pop("smoke") == ()
+    assert scales == dict.fromkeys(sorted(FULL), SCALES)
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_models_are_those_of_the_figure(name: str) -> None:
+    for scale, expected in ((None, FULL), ("profile", FULL), ("cpu", CPU)):
+        found = models(load_suite(name, scale=scale).cases)
+        assert sorted(found) == sorted(expected[name]), scale
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_first_model_is_a_plain_one_to_compare_with(name: str) -> None:
+    # Comparisons fall back on the run's first model.
+    for scale in (None, *SCALES):
+        assert "+" not in models(load_suite(name, scale=scale).cases)[0]
+
+
+def test_every_model_is_profiled_and_some_are_run(suite: Suite) -> None:
+    if suite.name == "smoke":
+        pytest.skip("smoke is about speed and accuracy")
+    profiled = models(case for case in suite.cases if case.mode == "profile")
+    assert profiled == models(suite.cases)
+    modes = {case.mode for case in suite.cases}
+    assert (modes == {"profile"}) == suite.name.endswith("(profile)")
+
+
+def test_cases_are_different_from_each_other(suite: Suite) -> None:
+    identities = [case.identity for case in suite.cases]
+    assert len(set(identities)) == len(identities)
+
+
+def test_every_cost_is_known_but_that_of_a_builder(suite: Suite) -> None:
+    for case in suite.cases:
+        try:
+            assert cost.params(case.model, case.num_classes) > 0
+            assert cost.macs(case.model, case.num_classes) > 0
+        except UnknownCostError:
+            assert case.model.builder is not None
+
+
+def test_full_scale_asks_for_gpus_and_cpu_scale_for_cpus() -> None:
+    for name in FULL:
+        asked = {(c.device, c.precision) for c in load_suite(name).cases}
+        assert asked == {("auto", "fp32"), ("cuda", "bf16")}  # profile runs anywhere
+        asked = {(c.device, c.precision) for c in load_suite(name, scale="cpu").cases}
+        assert asked == {("auto", "fp32"), ("cpu", "fp32")}
+
+
+@pytest.mark.parametrize(("scale", "limit"), [(None, 80e9), ("cpu", 12e9)])
+def test_no_case_is_predicted_to_outgrow_its_device(
+    scale: str | None, limit: float
+) -> None:
+    # The memory of an A100 or H100, and half of that of a small machine with CPUs.
+    for name in FULL:
+        for case in load_suite(name, scale=scale).cases:
+            if case.model.builder is None:
+                assert predicted_memory_bytes(case) < limit, model_name(case.model)
+
+
+@pytest.mark.parametrize("name", builtin_suites())
+def test_header_begins_with_the_command_and_says_cost_and_expectation(
+    name: str,
+) -> None:
+    text = (files("tlbench.suites") / f"{name}.yaml").read_text("utf-8")
+    header = text.partition("\nname:")[0]
+    assert header.startswith(f"# tlbench run {name} ")
+    assert all(line.startswith("#") for line in header.splitlines())
+    if name != "smoke":
+        assert "`tlbench plan`" in header
+
+
+PLAN = """
+import sys
+from tlbench.cli import app
+app(sys.argv[1:], standalone_mode=False)
+print(*sorted({"torch", "timm", "deepspeed"} & set(sys.modules)), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("name", ["large", "large-train"])
+def test_plan_of_the_largest_models_needs_no_torch(name: str, tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", PLAN, "plan", name, "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    params = {item["model"]: item["params"] for item in json.loads(ended.stdout)}
+    # 1,844,437,352 at 224 pixels, and 37 x 37 instead of 16 x 16 positions of 1,664.
+    assert params["ViT-G/14@518"] == 1_844_437_352 + (37**2 - 16**2) * 1664
+    assert ended.stderr.strip() == ""
+
+
+@pytest.mark.parametrize("name", ["large", "video"])
+def test_whole_seconds_are_timed_by_two_steps_at_cpu_scale(name: str) -> None:
+    cases = [c for c in load_suite(name, scale="cpu").cases if c.mode != "profile"]
+    assert {(c.mode, c.batch_size) for c in cases} == {("infer", 1)}
+    assert {(c.timing.min_steps, c.timing.max_steps) for c in cases} == {(2, 2)}
+
+
+def test_scaling_spreads_over_devices_under_every_zero_stage() -> None:
+    for scale, world_sizes in ((None, (1, 2, 4, 8)), ("cpu", (1, 2))):
+        spread = {
+            (case.mode, case.parallelism.world_size, case.parallelism.zero_stage)
+            for case in load_suite("scaling", scale=scale).cases
+        }
+        assert spread == {
+            ("profile", 1, 0),
+            *(("infer", size, 0) for size in world_sizes),
+            *(("train", size, stage) for size in world_sizes for stage in range(4)),
+        }
+
+
+def test_large_train_checkpoints_and_offloads_under_zero_3() -> None:
+    for scale, spread in ((None, (16, 2)), ("cpu", (2, 1))):
+        cases = load_suite("large-train", scale=scale).cases
+        trained = [case for case in cases if case.mode == "train"]
+        assert all(case.gradient_checkpointing for case in trained)
+        assert {
+            (p.world_size, p.nodes, p.zero_stage, p.offload)
+            for p in (case.parallelism for case in trained)
+        } == {(*spread, 3, "none"), (*spread, 3, "all")}
