@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tlbench.errors import UnknownCostError
 from tlbench.measure.built_cost import count_built_cost
 from tlbench.measure.flops import (
+    PROFILER_MAX_MACS,
     ModuleMacs,
     count_macs,
     layer_disagreements,
@@ -31,13 +32,23 @@ from tlbench.measure.flops import (
 )
 from tlbench.models import cost, reference
 from tlbench.models.layers import layers
-from tlbench.models.publication import PublishedCost, published_costs
+from tlbench.models.memory import sample_activation_bytes
+from tlbench.models.publication import (
+    PublishedCost,
+    PublishedParams,
+    published_costs,
+    published_params,
+)
 from tlbench.models.tokenlearner import MapPooling, TokenFuser
 from tlbench.models.vit import build_model
 from tlbench.suites.braces import expand_braces
-from tlbench.suites.model_spec import BuilderSpec, ModelSpec
+from tlbench.suites.model_spec import BuilderSpec, ModelSpec, TokenLearnerSpec
 from tlbench.suites.names import model_name, parse_model
-from tlbench.suites.published import NUM_CLASSES, RESULTS
+from tlbench.suites.published import (
+    PUBLISHED_CLASSES,
+    RESULTS,
+    default_num_classes,
+)
 
 Outcome = Literal["ok", "fails", "skipped"]
 
@@ -86,8 +97,11 @@ few tokens and kind of video model."""
 
 TWIN = {"name": None, "embed_dim": 16, "num_heads": 2, "mlp_dim": 32}
 """Widths of the model that is run in the place of one too large to run."""
-TWIN_GRID_SIZE = 2
+TWIN_GRID_SIZE = 4
 TWIN_TIME_STEPS = 2
+TWIN_CLASSES = 10
+BATCH_SIZE = 2
+"""Samples whose values are compared, so that none leaks into another."""
 SEED = 0
 
 
@@ -116,7 +130,7 @@ class Certificate:
     tokens: tuple[int, ...]
     """That entered each block of the built model, all time steps together."""
     value_difference: float | None
-    """Of TokenLearner and TokenFuser from the formulas, over the largest value."""
+    """Of all that `values` compares from the formulas, over the largest value."""
     published: tuple[PublishedCost, ...]
     checks: tuple[Check, ...]
 
@@ -133,6 +147,7 @@ def certify(
     num_classes: int,
     *,
     on_real_tensors: bool = True,
+    is_thorough: bool = False,
     sources: Mapping[str, str] = MappingProxyType({}),
 ) -> Certificate:
     """Check a model in every way that it allows; a model is never trained or timed.
@@ -142,6 +157,7 @@ def certify(
         num_classes: Width of its classifier.
         on_real_tensors: Also execute the model under DeepSpeed's profiler, where that
             ends within seconds.
+        is_thorough: Execute it there however long that takes, if it fits into memory.
         sources: The texts of the users' files, by the names that builders have for
             them.
     """
@@ -168,9 +184,10 @@ def certify(
     values, difference = _values(spec, model)
     published = published_costs(spec)
     params = sum(p.numel() for p in model.parameters())
-    profiler, profiled = _profiler(
-        model, spec, params, counted, on_real_tensors=on_real_tensors
+    reason = _why_not_executed(
+        spec, params, counted, on_real_tensors=on_real_tensors, is_thorough=is_thorough
     )
+    profiler, profiled = _profiler(model, spec, counted, reason)
     return Certificate(
         model=model_name(spec),
         num_classes=num_classes,
@@ -181,7 +198,7 @@ def certify(
         tokens=tuple(entered.values()),
         value_difference=difference,
         published=published,
-        checks=(*checks, values, profiler, _published(published)),
+        checks=(*checks, values, profiler, _published(spec, published)),
     )
 
 
@@ -212,21 +229,17 @@ def _counted_only(
 def named_models() -> list[tuple[ModelSpec, int]]:
     """Every model of the publication, and of `NAMED`; with its number of classes."""
     classes = {
-        row.model: NUM_CLASSES[row.source.dataset]
+        row.model: PUBLISHED_CLASSES[row.source.dataset]
         for row in reversed(RESULTS)  # so that the first row of a model decides
-        if row.model is not None and row.source.dataset in NUM_CLASSES
+        if row.model is not None and row.source.dataset in PUBLISHED_CLASSES
     }
     names = dict.fromkeys(row.model for row in RESULTS if row.model in classes)
     specs = [parse_model(name) for name in names if name is not None]
     specs += [parse_model(name) for text in NAMED for name in expand_braces(text)]
     return [
-        (spec, classes.get(model_name(spec)) or _default_classes(spec))
+        (spec, classes.get(model_name(spec)) or default_num_classes(spec))
         for spec in dict.fromkeys(specs)
     ]
-
-
-def _default_classes(spec: ModelSpec) -> int:
-    return NUM_CLASSES["imagenet" if spec.video is None else "kinetics400"]
 
 
 def _compare(name: str, disagreements: Iterable[str], agreement: str) -> Check:
@@ -312,49 +325,92 @@ def _token_disagreements(spec: ModelSpec, entered: Mapping[str, int]) -> Iterato
 
 
 def _values(spec: ModelSpec, model: nn.Module) -> tuple[Check, float | None]:
-    """The model's own TokenLearner and TokenFuser against the formulas."""
-    modules = [
-        next((m for m in model.modules() if isinstance(m, kind)), None)
-        for kind in (MapPooling, TokenFuser)
-    ]
-    differences = [_difference(m, spec) for m in modules if m is not None]
+    """The model's own TokenLearner and TokenFuser, and a twin, against the formulas."""
+    name = "values"
+    differences = dict(_differences(spec, model))
     if not differences:
-        return Check("values", "skipped", "no TokenLearner is in it"), None
-    largest = max(differences)
+        return Check(name, "skipped", _NO_FORMULAS), None
+    largest = max(differences.values())
     finding = (
-        f"TokenLearner{' and TokenFuser' if len(differences) > 1 else ''} in float64"
-        f" and the formulas in NumPy are {largest:.0e} of the largest value apart; up"
-        f" to {VALUE_TOLERANCE:.0e} is rounding"
+        f"{', '.join(differences)} in float64 and the formulas in NumPy are"
+        f" {largest:.0e} of the largest value apart; up to {VALUE_TOLERANCE:.0e} is"
+        " rounding"
     )
     outcome: Outcome = "ok" if largest <= VALUE_TOLERANCE else "fails"
-    return Check("values", outcome, finding), largest
+    return Check(name, outcome, finding), largest
 
 
-def _difference(module: nn.Module, spec: ModelSpec) -> float:
-    """Of the module, with weights drawn anew, from its formulas; relative."""
-    assert spec.token_learner is not None
+_NO_FORMULAS = (
+    "no TokenLearner is in it, and the formulas of whole models are of images, without"
+    " pooling between the blocks"
+)
+
+
+def _differences(spec: ModelSpec, model: nn.Module) -> Iterator[tuple[str, float]]:
+    """What is compared, and how far it is from its formulas."""
+    learner = spec.token_learner
+    own = next((m for m in model.modules() if isinstance(m, MapPooling)), None)
+    if learner is not None and own is not None:
+        yield "TokenLearner", _learner_difference(own, spec, learner)
+    fuser = next((m for m in model.modules() if isinstance(m, TokenFuser)), None)
+    if learner is not None and fuser is not None:
+        yield "TokenFuser", _fuser_difference(fuser, spec, learner)
+    if spec.video is None and spec.grid_pool is None:
+        yield f"a whole twin of width {TWIN['embed_dim']}", _twin_difference(spec)
+
+
+def _learner_difference(
+    module: nn.Module, spec: ModelSpec, learner: TokenLearnerSpec
+) -> float:
     random = np.random.default_rng(SEED)
+    real, weights = _redrawn(module, random)
+    x = random.standard_normal((BATCH_SIZE, spec.grid_size**2, spec.embed_dim))
+    grid_size = (spec.grid_size, spec.grid_size)
+    expected = reference.token_learner(x, weights, learner, grid_size)
+    return _apart(_run(real, x), expected)
+
+
+def _fuser_difference(
+    module: nn.Module, spec: ModelSpec, learner: TokenLearnerSpec
+) -> float:
+    random = np.random.default_rng(SEED)
+    real, weights = _redrawn(module, random)
+    x = random.standard_normal((BATCH_SIZE, spec.grid_size**2, spec.embed_dim))
+    tokens = random.standard_normal((BATCH_SIZE, learner.num_tokens, spec.embed_dim))
+    expected = reference.token_fuser(tokens, x, weights)
+    return _apart(_run(real, tokens, x), expected)
+
+
+def _twin_difference(spec: ModelSpec) -> float:
+    twin, random = _twin(spec), np.random.default_rng(SEED)
+    with torch.device("meta"):
+        model = build_model(twin, TWIN_CLASSES)
+    real, weights = _redrawn(model, random)
+    images = random.standard_normal((BATCH_SIZE, *twin.sample_shape))
+    return _apart(_run(real, images), reference.vit(images, weights, twin))
+
+
+def _redrawn(
+    module: nn.Module, random: np.random.Generator
+) -> tuple[nn.Module, reference.Weights]:
+    """The module in float64 with weights drawn anew, and these as arrays."""
     weights = {
         # As many terms as a sum has: so neither sigmoid nor softmax is saturated.
         name: random.standard_normal(tensor.shape) / tensor[0].numel() ** 0.5
         for name, tensor in module.state_dict().items()
     }
-    real = copy.deepcopy(module).to_empty(device="cpu").double()
+    real = copy.deepcopy(module).to_empty(device="cpu").double().eval()
     real.load_state_dict({name: torch.from_numpy(w) for name, w in weights.items()})
-    grid_size = (spec.grid_size, spec.grid_size)
-    original = random.standard_normal((1, spec.grid_size**2, spec.embed_dim))
-    if isinstance(module, TokenFuser):
-        shape = (1, spec.token_learner.num_tokens, spec.embed_dim)
-        tokens = random.standard_normal(shape)
-        arguments = [tokens, original]
-        expected = reference.token_fuser(tokens, original, weights)
-    else:
-        arguments = [original]
-        expected = reference.token_learner(
-            original, weights, spec.token_learner, grid_size
-        )
+    return real, weights
+
+
+def _run(module: nn.Module, *inputs: reference.Array) -> reference.Array:
     with torch.inference_mode():
-        actual = real(*map(torch.from_numpy, arguments)).numpy()
+        return module(*map(torch.from_numpy, inputs)).numpy()
+
+
+def _apart(actual: reference.Array, expected: reference.Array) -> float:
+    """The largest difference over the largest value."""
     return float(np.abs(actual - expected).max() / np.abs(expected).max())
 
 
@@ -409,20 +465,25 @@ def _output(spec: ModelSpec, num_classes: int) -> Tensor:
 # ---------------------------------------------------------------- DeepSpeed
 
 
-def _profiler(
-    model: nn.Module,
+def _why_not_executed(
     spec: ModelSpec,
     params: int,
     counted: ModuleMacs,
     *,
     on_real_tensors: bool,
+    is_thorough: bool,
+) -> str | None:
+    if not on_real_tensors:
+        return "real tensors were not asked for"
+    max_macs = None if is_thorough else PROFILER_MAX_MACS
+    memory = sample_activation_bytes(spec)
+    return why_not_profiled(params, total_macs(counted), memory, max_macs)
+
+
+def _profiler(
+    model: nn.Module, spec: ModelSpec, counted: ModuleMacs, reason: str | None
 ) -> tuple[Check, int | None]:
     """Execute the model under DeepSpeed's profiler; afterwards it has storage."""
-    reason = (
-        why_not_profiled(params, total_macs(counted))
-        if on_real_tensors
-        else "real tensors were not asked for"
-    )
     if reason is not None:
         return Check("profiler", "skipped", reason), None
     profiled = profile_macs(model, spec.sample_shape)
@@ -437,20 +498,30 @@ def _profiler(
 # ---------------------------------------------------------------- the publication
 
 
-def _published(rows: Sequence[PublishedCost]) -> Check:
-    """Our count of the operations against every published one."""
-    name = "published"
-    if not rows:
-        return Check(name, "skipped", "the publication gives no GFLOPS of it")
-    for row in rows:
-        if row.verdict == "differs":
-            return Check(
-                name,
-                "fails",
-                f"{row.source} prints {row.published_gflops} GFLOPS, and"
-                f" {row.gflops:.2f} are counted in its way",
+def _published(spec: ModelSpec, costs: Sequence[PublishedCost]) -> Check:
+    """Our count of operations and parameters against every published one."""
+    name, params = "published", published_params(spec)
+    if not costs and not params:
+        return Check(name, "skipped", "the publication gives no cost of it")
+    agreeing = sum(row.verdict == "agrees" for row in costs)
+    findings = [f"{agreeing} of {len(costs)} rows agree"] if costs else []
+    findings += dict.fromkeys(row.misprint for row in costs if row.misprint)
+    findings += ["as many parameters as printed"] if params else []
+    return _compare(name, _other_numbers(costs, params), "; ".join(findings))
+
+
+def _other_numbers(
+    costs: Iterable[PublishedCost], params: Iterable[PublishedParams]
+) -> Iterator[str]:
+    for cost_row in costs:
+        if cost_row.verdict == "differs":
+            yield (
+                f"{cost_row.source} prints {cost_row.printed_gflops} GFLOPS, and"
+                f" {cost_row.gflops:.2f} are counted in its way"
             )
-    agreeing = sum(row.verdict == "agrees" for row in rows)
-    misprints = dict.fromkeys(row.misprint for row in rows if row.misprint)
-    finding = "; ".join([f"{agreeing} of {len(rows)} rows agree", *misprints])
-    return Check(name, "ok", finding)
+    for row in params:
+        if not row.agrees:
+            yield (
+                f"{row.source} prints {row.published} million parameters, and"
+                f" {row.ours:.2f} million are counted"
+            )

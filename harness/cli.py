@@ -148,7 +148,9 @@ def run(
     with ResultStore.open(db, create=True) as store:
         pace = Pace(trials, _forecast(loaded, store))
         screen.print(
-            f"{loaded.name}: {len(trials)} trials, results go to {store.location}"
+            f"{loaded.name}: {len(trials)} trials, results go to {store.location}",
+            markup=False,
+            soft_wrap=True,
         )
         with (
             Cluster(address) as cluster,
@@ -236,8 +238,13 @@ def models(
         ),
     ] = None,
     num_classes: Annotated[
-        int, typer.Option(min=1, help="Width of the classifier.")
-    ] = 1000,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Width of the classifier; 1,000 for images and 400 for clips if left"
+            " out.",
+        ),
+    ] = None,
     is_certified: Annotated[
         bool,
         typer.Option(
@@ -246,27 +253,47 @@ def models(
             " numbers; without NAME all that are published.",
         ),
     ] = False,
+    is_thorough: Annotated[
+        bool,
+        typer.Option(
+            "--thorough",
+            help="With --certify: also execute models above 60 GMACs under DeepSpeed's"
+            " profiler, as far as memory allows: minutes.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Cost of models by name: parameters, MACs, tokens; or certificates of them.
 
     Exit code 1: a check of a certificate fails.
 
-    Example: `tlbench models 'ViT-B/16+TL{8,16}@{0,1/4,1/2,3/4}'`
+    Example: `tlbench models 'ViT-B/16+TL{8,16}@{0,1/4,1/2,3/4}'` or
+    `tlbench models --certify 'ViT-B/16+TL8@1/2'`
     """
     if is_certified:
-        _certify(names, num_classes, as_json=as_json)
+        if num_classes is not None and not names:
+            raise typer.BadParameter(
+                "needs NAME; the published models have the classes of their data sets",
+                param_hint="--num-classes",
+            )
+        _certify(names, num_classes, is_thorough=is_thorough, as_json=as_json)
         return
+    if is_thorough:
+        raise typer.BadParameter("goes with --certify only", param_hint="--thorough")
     if not names:
         raise typer.BadParameter(
             "missing; only --certify does without", param_hint="NAME"
         )
     from tlbench.console import make_console, make_table
     from tlbench.plan import describe_model
+    from tlbench.suites.published import default_num_classes
     from tlbench.units import UNKNOWN, format_metric
 
     specs, texts = _read_models(names)
-    described = [describe_model(spec, num_classes, texts) for spec in specs]
+    described = [
+        describe_model(spec, num_classes or default_num_classes(spec), texts)
+        for spec in specs
+    ]
     if as_json:
         _print_json(described)
         return
@@ -415,7 +442,13 @@ def upgrade(db: DbOption = DEFAULT_DB) -> None:
     print(f"{db}: schema {state}")
 
 
-def _certify(names: list[str] | None, num_classes: int, *, as_json: bool) -> None:
+def _certify(
+    names: list[str] | None,
+    num_classes: int | None,
+    *,
+    is_thorough: bool,
+    as_json: bool,
+) -> None:
     """Certify the models, or all that are published, and show what was found."""
     from dataclasses import asdict
 
@@ -423,13 +456,15 @@ def _certify(names: list[str] | None, num_classes: int, *, as_json: bool) -> Non
 
     from tlbench.certify import certify, named_models
     from tlbench.console import certificate_parts, make_console
+    from tlbench.suites.published import default_num_classes
 
     specs, texts = _read_models(names or [])
     screen = make_console(stderr=True)
     certificates = [
-        certify(spec, classes, sources=texts)
+        certify(spec, classes, is_thorough=is_thorough, sources=texts)
         for spec, classes in track(
-            [(spec, num_classes) for spec in specs] or named_models(),
+            [(spec, num_classes or default_num_classes(spec)) for spec in specs]
+            or named_models(),
             "certifying",
             console=screen,
             transient=True,

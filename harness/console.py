@@ -265,12 +265,15 @@ CERTIFICATE_HEADINGS = (
 def certificate_parts(
     certificates: Sequence["Certificate"],
 ) -> Iterator[RenderableType]:
-    """The certificates as a table, the misprints, and what failed in words."""
+    """A table, the misprints, and in words what failed or could not be counted."""
     yield make_table(CERTIFICATE_HEADINGS, map(certificate_row, certificates))
     yield Text()
     for note in misprint_notes(certificates):
         yield Text(note)
     for certificate in certificates:
+        if certificate.counter_macs is None:
+            reason = certificate.check("counter").finding
+            yield Text(f"{certificate.model} {reason}")
         for check in certificate.failed:
             text = f"{certificate.model}: {check.name}: {check.finding}"
             yield Text(text, style="red")
@@ -290,17 +293,14 @@ def misprint_notes(certificates: Sequence["Certificate"]) -> list[str]:
 
 def certificate_row(certificate: "Certificate") -> tuple[str, ...]:
     """One model under `CERTIFICATE_HEADINGS`."""
-    macs, tokens = certificate.macs, certificate.tokens
-    ratios = {
-        f"{row.published_gflops:,g}{MISPRINT_MARK if row.misprint else ''}": row.ratio
-        for row in certificate.published
-    }
+    tokens = certificate.tokens
+    ratios = {row.printed_gflops: row.ratio for row in certificate.published}
     ours = certificate.published[0].gflops if certificate.published else None
     return (
         certificate.model,
         UNKNOWN if certificate.params is None else f"{certificate.params:,}",
-        _gigas(certificate.counter_macs if macs is None else macs),
-        _agreement(certificate, "counter"),
+        _gigas(certificate.macs),
+        _by_torch(certificate),
         _agreement(certificate, "profiler"),
         f"{tokens[0]:,} to {tokens[-1]:,}" if tokens else UNKNOWN,
         _agreement(certificate, "values"),
@@ -315,6 +315,13 @@ def _gigas(macs: int | None) -> str:
     return UNKNOWN if macs is None else format_number(macs / 1e9, 4)
 
 
+def _by_torch(certificate: "Certificate") -> str:
+    """Whether torch counts as the closed form does; its count where there is none."""
+    if certificate.macs is None:
+        return _gigas(certificate.counter_macs)
+    return _agreement(certificate, "counter")
+
+
 def _agreement(certificate: "Certificate", name: str) -> str:
     outcomes = {"ok": "same", "fails": "other", "skipped": UNKNOWN}
     return outcomes[certificate.check(name).outcome]
@@ -323,7 +330,9 @@ def _agreement(certificate: "Certificate", name: str) -> str:
 def _verdict(certificate: "Certificate") -> str:
     if certificate.failed:
         return "fails: " + ", ".join(check.name for check in certificate.failed)
-    return "counted only" if certificate.macs is None else "ok"
+    if certificate.macs is not None:
+        return "ok"
+    return "not counted" if certificate.counter_macs is None else "counted only"
 
 
 def run_summary(evidence: "Evidence") -> Iterator[RenderableType]:

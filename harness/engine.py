@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from tlbench.rank import Rank
 from tlbench.suites.spec import Case, Parallelism
 
-UNDECAYED = frozenset({"pos_embed", "cls_token"})
-"""Parameters that are no matrices although they have more than one dimension."""
+UNDECAYED = frozenset({"pos_embed", "cls_token", "latent"})
+"""Parameters that are no matrices although they have more than one dimension: of the
+embedding, and the query of a MAP head."""
 
 
 def set_environment(rank: Rank) -> None:
@@ -109,7 +110,8 @@ class TrainingEngine:
         optimizer = torch.optim.AdamW(
             _parameter_groups(model, case.optimizer.weight_decay),
             lr=case.optimizer.learning_rate,
-            fused=rank.device == "cuda",
+            # What is offloaded is stepped on the host.
+            fused=rank.device == "cuda" and case.parallelism.offload == "none",
         )
         self.engine, *_ = deepspeed.initialize(
             model=model,

@@ -48,6 +48,7 @@ from tlbench.models.memory import (
     NO_GROWTH,
     predicted_growth_bytes,
     predicted_memory_bytes,
+    sample_activation_bytes,
 )
 from tlbench.models.vit import attention_kernel
 from tlbench.rank import Rank
@@ -63,6 +64,8 @@ DTYPES = {
 }
 LATENCY_STEPS = 200
 """Enough for a 99th percentile."""
+SECOND_COUNTS = ("counter_macs", "profiler_macs")
+"""What a profile holds against the closed form."""
 
 
 @dataclass
@@ -122,7 +125,7 @@ def _measure(
         # Ahead of the seed, for the builder's code may draw numbers.
         _count_cost(case, source, findings)
     if case.mode == "profile":
-        _profile(case, source, findings)
+        _profile(case, rank, source, findings)
         return
     device = torch.device(rank.device)
     _prepare(case, seed, rank, device)
@@ -237,17 +240,26 @@ def _add_cost(case: Case, findings: Findings) -> None:
         findings.add(train_flops=cost.train_flops(case.model, case.num_classes))
 
 
-def _profile(case: Case, source: str | None, findings: Findings) -> None:
+def _profile(case: Case, rank: Rank, source: str | None, findings: Findings) -> None:
     from tlbench.measure import flops  # torch's counter loads slowly
 
+    torch.set_num_threads(rank.threads)  # DeepSpeed's profiler executes the model
     model = _build(case, source, torch.device("meta"), findings)
     if case.model.builder is not None:
-        return  # there is no closed form to hold the counts against
+        # There is no closed form to hold the counts against.
+        unknown = str(UnknownCostError(case.model.builder.function))
+        findings.metrics += [Metric(name, None, unknown) for name in SECOND_COUNTS]
+        return
     counted = flops.count_macs(model, case.model.sample_shape)
     _refuse(flops.layer_disagreements(case.model, case.num_classes, counted))
     macs = flops.total_macs(counted)
     findings.add(counter_macs=macs)
-    reason = flops.why_not_profiled(sum(p.numel() for p in model.parameters()), macs)
+    reason = flops.why_not_profiled(
+        sum(p.numel() for p in model.parameters()),
+        macs,
+        sample_activation_bytes(case.model),
+        flops.PROFILER_MAX_MACS,
+    )
     profiled = None
     if reason is None:
         profiled = flops.profile_macs(model, case.model.sample_shape)

@@ -93,7 +93,7 @@ def format_percent(value: float | None) -> str:
 
 
 def format_rate(per_s: float | None, what: str = "samples") -> str:
-    """So many a second: 1,234 images/s."""
+    """So many a second: 1,234 samples/s."""
     return UNKNOWN if per_s is None else f"{format_number(per_s)} {what}/s"
 
 

@@ -206,19 +206,27 @@ def _by_machine(records: Sequence[TrialRecord]) -> dict[_Key, tuple[TrialRecord,
 
 
 def _labels(grouped: Sequence[_Grouped]) -> list[str]:
-    """Name each group by its model and by what tells it from others of its mode."""
+    """Name each group by its model and by what tells it from others of its mode.
+
+    Runs are told apart by their numbers; settings are named that vary within a run.
+    """
+    where = [_place(key) for key, _ in grouped]
+    how = [settings(trials[0].case) for _, trials in grouped]
     of_mode: dict[Mode, list[dict[str, Any]]] = defaultdict(list)
-    places = [_place(key) | settings(trials[0].case) for key, trials in grouped]
-    for place in places:
-        of_mode[place["mode"]].append(place)
-    varying = {mode: _varying(of_mode[mode]) for mode in of_mode}
-    return [
-        ", ".join(
-            [trials[0].model]
-            + [describe_setting(name, place[name]) for name in varying[place["mode"]]]
+    of_run: dict[tuple[Mode, int], list[dict[str, Any]]] = defaultdict(list)
+    for place, setting in zip(where, how, strict=True):
+        of_mode[setting["mode"]].append(place)
+        of_run[setting["mode"], place["run"]].append(setting)
+    where_varies = {mode: _varying(rows) for mode, rows in of_mode.items()}
+    how_varies = {run: _varying(rows) for run, rows in of_run.items()}
+    labels = []
+    for (_, trials), place, setting in zip(grouped, where, how, strict=True):
+        told = [(n, place[n]) for n in where_varies[setting["mode"]]]
+        told += [(n, setting[n]) for n in how_varies[setting["mode"], place["run"]]]
+        labels.append(
+            ", ".join([trials[0].model, *(describe_setting(n, v) for n, v in told)])
         )
-        for (_, trials), place in zip(grouped, places, strict=True)
-    ]
+    return labels
 
 
 def _place(key: _Key) -> dict[str, Any]:

@@ -7,7 +7,7 @@ that the page decides what they look like. No pyplot, and so no global figure.
 import io
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -159,11 +159,13 @@ def stage_chart(cases: Sequence[CaseTrials]) -> Chart | NoChart:
         return NoChart("no case attributed its time to the stages of its model")
     heading = f"inference: {STAGE_TIME.title} of a step [{STAGE_TIME.unit}]"
     panels = _panels(rows, lambda _: heading)
+    timed = {stage for case in rows for stage in _stage_times(case)}
 
     def paint(figure: Figure) -> None:
         (axes,), (members,) = _stacked(figure, panels), panels.values()
         for y, case in enumerate(members):
-            _stage_row(axes, y, case)
+            # The first row names every stage, those that it lacks too.
+            _stage_row(axes, y, case, named=timed if y == 0 else ())
         _name_rows(axes, [case.label for case in members], heading)
         axes.set_xlim(0, 1.25 * axes.get_xlim()[1])
         _legend(figure, axes)
@@ -171,8 +173,8 @@ def stage_chart(cases: Sequence[CaseTrials]) -> Chart | NoChart:
     height = _height(panels) + 0.3
     return Chart(
         _svg("stages", "Time by stage", height, paint),
-        "Median over the trials. Behind each bar, what speed-up it would be at best if"
-        f" the blocks after the reduction took no time.{_rows_left_out(rows, panels)}",
+        "Median over the trials. Behind each bar, the speed-up at best: that of a step"
+        f" whose blocks after the reduction are free.{_rows_left_out(rows, panels)}",
     )
 
 
@@ -327,12 +329,11 @@ def _stage_times(case: CaseTrials) -> dict[str, float]:
     return {s: v * STAGE_TIME.scale for s, v in times.items() if v is not None}
 
 
-def _stage_row(axes: Axes, y: int, case: CaseTrials) -> None:
+def _stage_row(axes: Axes, y: int, case: CaseTrials, named: Collection[str]) -> None:
     end = 0.0
     for place, (stage, title) in enumerate(STAGES.items()):
         value = _stage_times(case).get(stage, 0.0)
-        # The first row names every stage, those that it lacks too.
-        label = title if y == 0 else None
+        label = title if stage in named else None
         axes.barh(y, value, left=end, height=0.5, color=SERIES[place], label=label)
         end += value
     ceiling = case.summary("removal_ceiling_ratio").value

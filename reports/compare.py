@@ -49,6 +49,12 @@ class Comparison:
         return _is_same_model(self.base.case.model, self.other.case.model.plain)
 
     @property
+    def has_baseline_of_another_depth(self) -> bool:
+        """Whether the base is that but for its number of blocks."""
+        plain = self.other.case.model.plain
+        return not self.has_own_baseline and _is_same_width(self.base.case.model, plain)
+
+    @property
     def memory_metric(self) -> str:
         """Peak memory of the device where both sides have it, of the host otherwise."""
         both = {self.base.memory_metric, self.other.memory_metric}
@@ -107,8 +113,8 @@ def comparisons(cases: Sequence[CaseTrials]) -> list[Comparison]:
     """Each model that reduces its tokens against its baseline, all else being equal.
 
     The baseline is the same model without the reduction. Where the run does not have
-    that at these settings, it is the plain model of another depth (a deepened model
-    against what was deepened), and else the first model of the run.
+    that at these settings, it is the plain model of another depth, the nearest there is
+    (a deepened model against what was deepened), and else the first model of the run.
     """
     first_model: dict[int, ModelSpec] = {}
     alike: dict[tuple[object, ...], list[CaseTrials]] = defaultdict(list)
@@ -137,7 +143,10 @@ def _baseline(
         return None
     others = [candidate for candidate in group if candidate is not case]
     same = [o for o in others if _is_same_model(o.case.model, model.plain)]
-    deepened = [o for o in others if _is_same_width(o.case.model, model.plain)]
+    deepened = sorted(
+        (o for o in others if _is_same_width(o.case.model, model.plain)),
+        key=lambda o: abs(o.case.model.depth - model.depth),
+    )
     first = [o for o in others if _is_same_model(o.case.model, first_model)]
     return next(iter(same + deepened + first), None)
 

@@ -1,7 +1,7 @@
-"""The answer in three sentences, made from the data and nothing else."""
+"""The answer in three sentences or four, made from the data and nothing else."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from tlbench.reports.cases import (
@@ -34,11 +34,11 @@ class Finding:
 
 def find(
     cases: Sequence[CaseTrials], compared: Sequence[Comparison]
-) -> tuple[Finding, Finding, Finding]:
+) -> tuple[Finding, ...]:
     """What TokenLearner buys in speed, does to accuracy, and keeps of its promise.
 
-    The last two speak of the model of the first, where they can. Other reductions of
-    tokens are spoken of only in a run without TokenLearner.
+    The others speak of the model of the first, where they can. Other reductions of
+    tokens have a fourth sentence beside TokenLearner, and all three without it.
     """
     subject = [c for c in compared if c.other.case.model.token_learner is not None]
     told = subject or compared
@@ -47,6 +47,7 @@ def find(
         Finding("Speed", _speed(cases, told, fastest)),
         Finding("Accuracy", _accuracy(cases, told, fastest)),
         Finding("Compute and memory", _cost(told, fastest)),
+        *_against_opponents(compared, fastest),
     )
 
 
@@ -170,6 +171,33 @@ def _memory(chosen: Comparison) -> str | None:
     )
 
 
+def _against_opponents(
+    compared: Sequence[Comparison], fastest: Comparison | None
+) -> Iterator[Finding]:
+    """Only where other ways to few tokens ran beside TokenLearner."""
+    if fastest is None or fastest.other.case.model.token_learner is None:
+        return
+    opponents = [
+        c
+        for c in compared
+        if c.base is fastest.base
+        and c.other.case.model.token_learner is None
+        and c.speedup.value is not None
+    ]
+    if not opponents:
+        return
+    opponent = max(opponents, key=lambda c: c.speedup.value or 0)
+    times = format_number(opponent.speedup.value, 3)
+    direct = Comparison(opponent.other, fastest.other).speedup
+    yield Finding(
+        "Opponents",
+        "The fastest other way to few tokens at these settings is"
+        f" {opponent.other.model}, at {times} times the speed of {opponent.base.model};"
+        f" {fastest.other.model} runs at {format_number(direct.value, 3)} times its"
+        f" speed ({describe_evidence(direct)}): {_verdict(direct)}.",
+    )
+
+
 def _why_not(
     cases: Sequence[CaseTrials],
     compared: Sequence[Comparison],
@@ -223,9 +251,14 @@ def _run(cases: Sequence[CaseTrials], chosen: Comparison) -> str:
 def _base_name(comparison: Comparison) -> str:
     if comparison.has_own_baseline:
         return comparison.base.model
+    which = (
+        "of another depth"
+        if comparison.has_baseline_of_another_depth
+        else "the first model of the run"
+    )
     return (
-        f"{comparison.base.model} (the first model of the run: the same model without"
-        " TokenLearner was not measured)"
+        f"{comparison.base.model} ({which}: the same model with all of its tokens was"
+        " not measured)"
     )
 
 

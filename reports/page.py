@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from tlbench.db import query
 from tlbench.db.query import MachineRecord, RunRecord, TrialRecord
 from tlbench.errors import ReportError
+from tlbench.models.publication import MISPRINT_MARK
 from tlbench.reports.cases import CaseTrials, gather
 from tlbench.reports.charts import (
     Chart,
@@ -45,6 +46,16 @@ from tlbench.statistics import EQUIVALENCE_BAND, LEVEL
 from tlbench.units import UNKNOWN, format_bytes, format_duration
 
 CURVES = ("loss", "eval_top1_percent")
+COST_NOTE = (
+    "The closed form, torch's counter and DeepSpeed's profiler count each model on"
+    " their own. Checked in every trial: the parameters exactly, the multiply-adds of"
+    " torch's counter layer by layer against the closed form, and those of DeepSpeed's"
+    " profiler module by module against torch's; a trial in which they differ fails."
+    " The model of a builder is counted by torch alone. Tokens, values and the place of"
+    " TokenLearner are checked by tlbench models --certify. Published GFLOPS are"
+    " multiply-adds and half of all other operations, and so are ours beside them;"
+    f" {MISPRINT_MARK} marks what is misprinted there."
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,8 @@ class Section:
     chart: Chart | NoChart | None
     """None: the table says it all."""
     table: Table | None = None
+    note: str = ""
+    """What has to be known to read the table."""
 
 
 def check_destination(destination: Path) -> None:
@@ -162,7 +175,7 @@ def _checked_cost(cases: Sequence[CaseTrials]) -> Iterator[Section]:
     """Only of runs that have counted: most reports are about what was measured."""
     table = cost_table(cases)
     if table.rows:
-        yield Section("cost", "Cost, checked", None, table)
+        yield Section("cost", "Cost, checked", None, table, COST_NOTE)
 
 
 def _environment() -> jinja2.Environment:

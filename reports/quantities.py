@@ -37,8 +37,8 @@ QUANTITIES = {
     "params": Quantity("parameters", "M", 1e-6),
     "macs": Quantity("compute", "GMACs", 1e-9),
     "flops": Quantity("compute", "GFLOPs", 1e-9),
-    "throughput_samples_per_s": Quantity("throughput", "images/s"),
-    "throughput_per_device_samples_per_s": Quantity("per device", "images/s"),
+    "throughput_samples_per_s": Quantity("throughput", "samples/s"),
+    "throughput_per_device_samples_per_s": Quantity("per device", "samples/s"),
     "step_time_p50_s": Quantity("step, median", "ms", 1e3),
     "latency_p50_s": Quantity("latency p50", "ms", 1e3),
     "latency_p90_s": Quantity("latency p90", "ms", 1e3),
@@ -64,10 +64,11 @@ STAGES: dict[Stage, str] = {
     "before": "blocks before",
     "tokenizer": "tokenizer",
     "after": "blocks after",
+    "temporal": "blocks over time",
     "head": "head",
 }
 """The stages of a model as they are called in words, in their order."""
 STAGE_TIME = Quantity("time", "ms", 1e3)
 STAGE_MACS = Quantity("compute", "GMACs", 1e-9)
-CEILING = Quantity("speed-up without them", "\N{MULTIPLICATION SIGN}")
+CEILING = Quantity("at best, blocks after free", "\N{MULTIPLICATION SIGN}")
 MEMORY = Quantity("memory", "MiB", 2**-20)

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from tlbench.errors import UnknownCostError
 from tlbench.models.layers import Stage
-from tlbench.models.publication import MISPRINT_MARK, published_costs
+from tlbench.models.publication import published_costs
 from tlbench.reports.cases import (
     DEVICE_MEMORY,
     HOST_MEMORY,
@@ -43,10 +44,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One row, and what it can be filtered by."""
+    """One row; that of a case also has what it can be filtered by."""
 
     cells: tuple[Cell, ...]
-    mode: str
+    mode: str = ""
     has_failures: bool = False
 
 
@@ -81,8 +82,7 @@ def summary_table(cases: Sequence[CaseTrials]) -> Table:
                     _word(case.mode),
                     _word(describe_statuses(case.statuses)),
                     *(metric_cell(name, case.summary(name)) for name in shown),
-                ),
-                mode=case.mode,
+                )
             )
             for case in cases
         ),
@@ -150,8 +150,7 @@ def comparison_table(compared: Sequence[Comparison]) -> Table:
                     _share_cell(c),
                     ratio_cell(c.ratio(c.memory_metric)),
                     _accuracy_cell(c),
-                ),
-                mode=c.other.mode,
+                )
             )
             for c in compared
         ),
@@ -160,24 +159,21 @@ def comparison_table(compared: Sequence[Comparison]) -> Table:
 
 def cost_table(cases: Sequence[CaseTrials]) -> Table:
     """What was counted of every profiled model, beside each published number of it."""
+    gmacs = QUANTITIES["macs"]
     return Table(
         headings=(
             "case",
             QUANTITIES["params"].heading,
-            QUANTITIES["macs"].heading,
-            "by torch",
-            "by DeepSpeed",
+            gmacs.heading,
+            f"by torch [{gmacs.unit}]",
+            f"by DeepSpeed [{gmacs.unit}]",
             "published [GFLOPS]",
             "ours [GFLOPS]",
             "ratio",
             "verdict",
         ),
         rows=tuple(
-            Row(
-                cells=(*_counted_cells(case), *cells),
-                mode=case.mode,
-                has_failures=len(case.finished) < len(case.trials),
-            )
+            Row(cells=(*_counted_cells(case), *cells))
             for case in cases
             if case.mode == "profile"
             for cells in _published_cells(case)
@@ -186,12 +182,19 @@ def cost_table(cases: Sequence[CaseTrials]) -> Table:
 
 
 def _counted_cells(case: CaseTrials) -> tuple[Cell, ...]:
-    gmacs = QUANTITIES["macs"]
+    gmacs, builder = QUANTITIES["macs"], case.case.model.builder
+    macs = _quantity_cell(gmacs, case.summary("macs"))
+    if builder is None:
+        closed_form = macs
+        by_torch = _quantity_cell(gmacs, case.summary("counter_macs"))
+    else:  # what its trials store as MACs is what torch counts
+        closed_form = _missing(str(UnknownCostError(builder.function)))
+        by_torch = macs
     return (
         _word(case.label),
         metric_cell("params", case.summary("params")),
-        metric_cell("macs", case.summary("macs")),
-        _quantity_cell(gmacs, case.summary("counter_macs")),
+        closed_form,
+        by_torch,
         _quantity_cell(gmacs, case.summary("profiler_macs")),
     )
 
@@ -205,7 +208,7 @@ def _published_cells(case: CaseTrials) -> list[tuple[Cell, ...]]:
     return [
         (
             Cell(
-                f"{row.published_gflops:,}{MISPRINT_MARK if row.misprint else ''}",
+                row.printed_gflops,
                 row.source,
                 row.misprint or row.label,
                 row.published_gflops,
@@ -241,8 +244,7 @@ def memory_table(cases: Sequence[CaseTrials]) -> Table:
                     _quantity_cell(MEMORY, predicted),
                     _quantity_cell(MEMORY, measured),
                     Cell(format_number(ratio, 3), key=ratio),
-                ),
-                mode=case.mode,
+                )
             )
             for case in cases
             for measured in [case.summary(case.memory_metric)]
@@ -264,10 +266,10 @@ def stage_table(cases: Sequence[CaseTrials]) -> Table:
             STAGE_MACS.heading,
             "share of compute [%]",
             MEMORY.heading,
-            CEILING.title,
+            CEILING.heading,
         ),
         rows=tuple(
-            Row(_stage_cells(case, stage, title), mode=case.mode)
+            Row(_stage_cells(case, stage, title))
             for case in cases
             for stage, title in STAGES.items()
             if case.values(f"stage_{stage}_macs")
@@ -327,7 +329,7 @@ def ratio_cell(ratio: Ratio) -> Cell:
 def _setting_cells(case: CaseTrials) -> tuple[Cell, ...]:
     settings = case.case
     is_counted = case.mode == "profile"
-    not_read = _missing("counted, not run")
+    not_read = _missing("counted, not measured")
     statuses = describe_statuses(case.statuses)
     return (
         _word(case.label),

@@ -3,9 +3,18 @@
 Shapes: N positions of one time step, T time steps (1 for images).
 """
 
+import json
+import math
+from contextlib import suppress
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    model_validator,
+)
 
 from tlbench.suites.schema import Label, Size, Spec
 
@@ -97,16 +106,63 @@ class VideoSpec(Spec):
         return self
 
 
+Option = int | float | bool | str
+_TRUTHS = {"true": True, "false": False}
+
+
+def read_option(word: str) -> Option:
+    """What a word behind `option=` means: true, false, a finite number or itself."""
+    if word in _TRUTHS:
+        return _TRUTHS[word]
+    with suppress(ValueError):
+        return int(word)
+    with suppress(ValueError):
+        number = float(word)
+        if math.isfinite(number):
+            return number
+    return word
+
+
+def _is_identifier(text: str) -> str:
+    if not (text.isascii() and text.isidentifier()):
+        raise ValueError(f"{text!r} is not a name that Python code could define")
+    return text
+
+
+def _is_option(value: object) -> object:
+    """Refuse what a name cannot say, and what it would say of another value."""
+    if isinstance(value, str):
+        if not value.isprintable() or value != value.strip():
+            raise ValueError(
+                f"{value!r} is not a word: it has blanks at an end, or characters that"
+                " cannot be printed"
+            )
+        if read_option(value) != value:
+            raise ValueError(
+                f"{value!r} is a text, and in the model's name it would be the value"
+                f" {value}; {value} without quotes would be right"
+            )
+        return value
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    shown = json.dumps(value, default=str)[:60]
+    raise ValueError(f"{shown} is not a finite number, true, false or a word")
+
+
+Identifier = Annotated[str, Field(max_length=100), AfterValidator(_is_identifier)]
+OptionValue = Annotated[Option, BeforeValidator(_is_option)]
+
+
 class BuilderSpec(Spec):
     """A function that changes the model, or makes another one of it."""
 
-    function: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$", max_length=100)]
+    function: Identifier
     """Its name: in `file`, or one of tlbench's own (`tlbench.models.builders`)."""
-    file: Annotated[str, Field(min_length=1, max_length=400)] | None = None
+    file: Annotated[Label, Field(max_length=400)] | None = None
     """A user's Python file, as the suite names it; None for tlbench's own."""
     sha256: str | None = None
     """Digest of that file, set when a suite is loaded: other code is another case."""
-    options: dict[str, int | float | bool | str] = Field(default_factory=dict)
+    options: dict[Identifier, OptionValue] = Field(default_factory=dict)
     """What the function is called with, besides the model."""
 
 

@@ -26,8 +26,10 @@ from tlbench.suites.model_spec import (
     GlobalPool,
     GridPoolSpec,
     ModelSpec,
+    Option,
     TokenLearnerSpec,
     VideoSpec,
+    read_option,
 )
 from tlbench.suites.schema import Spec, wording
 
@@ -61,7 +63,10 @@ BUILDERS_BASE = "ViT-B/16"
 
 _DEFAULT_IMAGE_SIZE: int = ModelSpec.model_fields["image_size"].default
 _DEFAULT_FRAMES: int = VideoSpec.model_fields["num_frames"].default
-_QUOTES = "a name with brackets or commas wants quotes in YAML flow lists and in shells"
+_QUOTES = (
+    "a name with brackets, parentheses or commas wants quotes in YAML flow lists and in"
+    " shells"
+)
 
 _HEAD = re.compile(
     r"(?P<family>ViT|ViViT)-"
@@ -70,7 +75,11 @@ _HEAD = re.compile(
     re.ASCII,
 )
 _PART = re.compile(
-    r"\[[^\]]*\]|:[^:+@\[]*|\+[^+@\[(]*(?:\([^)]*\))?(?:@[^:+@\[]*)?|@[^:+@\[]*"
+    r"\[[^\]]*\]"
+    r"|:[^:+@\[]*"
+    r"|\+(?:TL|pool)(?=[\d@{]|$)[^:+@\[(]*(?:@[^:+@\[]*)?"
+    r"|\+(?:[^:+@\[(]*\.py:)?[^:+@\[(]*(?:\([^)]*\))?"
+    r"|@[^:+@\[]*"
 )
 _DEPTH = re.compile(r"\[(\d+(?:\+\d+)*)\]", re.ASCII)
 _SIZE = re.compile(r"@(\d+)(?:x(\d+))?", re.ASCII)
@@ -86,15 +95,14 @@ _BUILDER = re.compile(
     r"(?:(?P<file>[^:()]*\.py):)?(?P<function>[A-Za-z_]\w*)(?:\((?P<options>[^)]*)\))?",
     re.ASCII,
 )
-_OPTION = re.compile(r"\s*([A-Za-z_]\w*)=([\w.+-]+)\s*", re.ASCII)
-_WORDS = {"true": True, "false": False}
+_OPTION = re.compile(r"\s*([A-Za-z_]\w*)=([\w.+/-]+)\s*", re.ASCII)
 
 
 def parse_model(text: str) -> ModelSpec:
     """The model that a name without braces stands for."""
     check_length(text)
     head = _HEAD.match(text)
-    if head is None and ".py:" in text:
+    if head is None and _begins_with_a_file(text):
         return parse_model(f"{BUILDERS_BASE}+{text}")
     if head is None:
         _refuse(
@@ -103,6 +111,11 @@ def parse_model(text: str) -> ModelSpec:
             " or with those of a tubelet, as in ViViT-B/16x2",
         )
     return _build(text, head, _split_parts(text, head.end()))
+
+
+def _begins_with_a_file(text: str) -> bool:
+    file, colon, _ = text.partition(".py:")
+    return bool(colon) and "+" not in file
 
 
 def _build(text: str, head: re.Match[str], parts: dict[str, str]) -> ModelSpec:
@@ -169,14 +182,15 @@ def grid_pool_name(pool: GridPoolSpec) -> str:
 
 def _builder_name(builder: BuilderSpec) -> str:
     options = ",".join(
-        f"{name}={_option_text(value)}"
+        f"{name}={option_text(value)}"
         for name, value in sorted(builder.options.items())
     )
     function = f"{builder.function}({options})" if options else builder.function
     return f"{builder.file}:{function}" if builder.file else function
 
 
-def _option_text(value: object) -> str:
+def option_text(value: Option) -> str:
+    """An option as a name says it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -244,6 +258,8 @@ def _kind(part: str) -> str:
 def _why_no_part(rest: str) -> str:
     if rest.startswith("["):
         return f"{rest!r} has no closing bracket; {_QUOTES}"
+    if rest.startswith("(") and ")" not in rest:
+        return f"{rest!r} has no closing parenthesis; {_QUOTES}"
     return (
         f"{rest!r} is not [depth], @size, :token, +TL<tokens>@place,"
         " +pool<window>@place or a builder such as +tome(r=8)"
@@ -342,25 +358,14 @@ def _builder(text: str, part: str) -> BuilderSpec:
         _refuse(text, _first_complaint(error, BuilderSpec))
 
 
-def _options(text: str, listed: str | None) -> dict[str, int | float | bool | str]:
-    options: dict[str, int | float | bool | str] = {}
+def _options(text: str, listed: str | None) -> dict[str, Option]:
+    options: dict[str, Option] = {}
     for item in listed.split(",") if listed else ():
         match = _OPTION.fullmatch(item)
         if match is None or match[1] in options:
             _refuse(text, f"{item!r} is not a new option=value, as in tome(r=8)")
-        options[match[1]] = _option_value(match[2])
+        options[match[1]] = read_option(match[2])
     return options
-
-
-def _option_value(word: str) -> int | float | bool | str:
-    if word in _WORDS:
-        return _WORDS[word]
-    for kind in (int, float):
-        try:
-            return kind(word)
-        except ValueError:
-            continue
-    return word
 
 
 def _token_learner(text: str, part: str, depth: int) -> TokenLearnerSpec:

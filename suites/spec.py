@@ -51,8 +51,8 @@ class Parallelism(Spec):
     nodes: PositiveInt = 1
     """Number of machines the ranks are spread over."""
     offload: Literal["none", "optimizer", "all"] = "none"
-    """What ZeRO keeps in the memory of the host: nothing, the optimiser's states (from
-    stage 1), or those and the weights (stage 3)."""
+    """What ZeRO keeps in the memory of the host: nothing, the optimiser's states and
+    the gradients it steps by (from stage 1), or those and the weights (stage 3)."""
 
     @field_validator("zero_stage", mode="before")
     @classmethod

@@ -70,8 +70,11 @@ def _take_free_blocks() -> list[int]:
     taken: list[int] = []
     malloc = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t)(("malloc", _LIBC))
     while _has_malloc_settings():
-        taken.append(malloc(MMAP_THRESHOLD_BYTES))
-        size_and_flags = ctypes.c_size_t.from_address(taken[-1] - SIZE_OFFSET).value
+        block = malloc(MMAP_THRESHOLD_BYTES)
+        if block is None:  # there is no more memory
+            break
+        taken.append(block)
+        size_and_flags = ctypes.c_size_t.from_address(block - SIZE_OFFSET).value
         if size_and_flags & IS_MMAPPED:
             break
     return taken

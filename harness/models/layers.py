@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from tlbench.errors import UnknownCostError
-from tlbench.suites.model_spec import GridPoolSpec, ModelSpec, TokenLearnerSpec
+from tlbench.suites.model_spec import ModelSpec, TokenLearnerSpec
 from tlbench.suites.spec import Attention
 
 MASKING_HIDDEN_DIM = 64
@@ -26,8 +26,10 @@ MASKING_HIDDEN_DIM = 64
 UNFUSED: frozenset[Attention] = frozenset({"eager", "math"})
 """The attention settings that store the weights of every head."""
 
-Stage = Literal["embedding", "before", "tokenizer", "after", "head"]
-"""Where a layer stands: blocks are `before` until the first reduction of tokens."""
+Stage = Literal["embedding", "before", "tokenizer", "after", "temporal", "head"]
+"""Where a layer stands. Blocks are `before` until the first reduction of tokens, and
+`after` from there on. `temporal` is a factorised encoder's summary of each time step
+and the transformer over these, which is as long whatever was reduced before."""
 
 # Element-wise operations on one element; exp, tanh and roots are not counted, as in
 # XLA's cost analysis.
@@ -83,10 +85,10 @@ def layers(
     if spec.builder is not None:
         raise UnknownCostError(spec.builder.function)
     if spec.factorisation != "encoder":
-        yield from _encoder(spec, spec.time_steps, attention)
+        yield from _encoder(spec, attention)
         yield _head(spec, num_classes, _tokens_out(spec), "norm", attention)
         return
-    for layer in _encoder(spec, spec.time_steps, attention):
+    for layer in _encoder(spec, attention):
         yield replace(layer, modules=tuple(f"spatial.{m}" for m in layer.modules))
     yield _summary(spec, _tokens_out(spec))
     yield from _temporal(spec, attention)
@@ -106,19 +108,16 @@ def tokens(spec: ModelSpec) -> list[int]:
 # ---------------------------------------------------------------- the walk
 
 
-def _encoder(spec: ModelSpec, steps: int, attention: Attention) -> Iterator[Layer]:
+def _encoder(spec: ModelSpec, attention: Attention) -> Iterator[Layer]:
     """The embedding, and the blocks with what reduces tokens between them."""
     yield _patch_embedding(spec)
     learner, pool = spec.token_learner, spec.grid_pool
-    side, per_step = spec.grid_size, spec.grid_size**2
     stage: Stage = "before"
     for index in range(spec.depth):
         name = f"blocks.{index}"
         if pool is not None and index in pool.places:
             stage = "after"
-            yield _grid_pool(spec, pool, side, f"blocks.pool_{index}")
-            side //= pool.window
-            per_step = side**2
+            yield _grid_pool(spec, index)
         if learner is not None and index >= learner.place:
             stage = "after"
             if learner.fuse:
@@ -126,14 +125,14 @@ def _encoder(spec: ModelSpec, steps: int, attention: Attention) -> Iterator[Laye
                 continue
             if index == learner.place:
                 yield _token_learner(spec, learner, "blocks.token_learner")
-                per_step = learner.num_tokens
-        yield _block(spec, name, stage, _attended(spec, steps, per_step), attention)
+        groups = _attended(spec, _tokens_of_a_step(spec, index))
+        yield _block(spec, name, stage, groups, attention)
 
 
 def _fused(
     spec: ModelSpec, learner: TokenLearnerSpec, name: str, attention: Attention
 ) -> Iterator[Layer]:
-    groups = _attended(spec, spec.time_steps, learner.num_tokens)
+    groups = _attended(spec, learner.num_tokens)
     yield _token_learner(spec, learner, f"{name}.learn")
     yield _block(spec, f"{name}.block", "after", groups, attention)
     yield _token_fuser(spec, learner, f"{name}.fuse")
@@ -144,11 +143,13 @@ def _temporal(spec: ModelSpec, attention: Attention) -> Iterator[Layer]:
     assert spec.video is not None
     groups = [[Groups(1, _temporal_tokens(spec))]]
     for index in range(spec.video.temporal_depth):
-        yield _block(spec, f"temporal.blocks.{index}", "after", groups, attention)
+        name = f"temporal.blocks.{index}"
+        yield _block(spec, name, "temporal", groups, attention)
 
 
-def _attended(spec: ModelSpec, steps: int, per_step: int) -> list[list[Groups]]:
+def _attended(spec: ModelSpec, per_step: int) -> list[list[Groups]]:
     """Who attends to whom, for each attention layer of a block."""
+    steps = spec.time_steps
     time, space = Groups(per_step, steps), Groups(steps, per_step)
     match spec.factorisation:
         case "joint":
@@ -169,13 +170,23 @@ def _temporal_tokens(spec: ModelSpec) -> int:
     return spec.time_steps + _class_tokens(spec)
 
 
+def _tokens_of_a_step(spec: ModelSpec, index: int) -> int:
+    """Tokens of each time step that enter block `index`, class token left out.
+
+    Before the first block, -1, they are all patches; none is lost inside a block.
+    """
+    learner, pool = spec.token_learner, spec.grid_pool
+    if learner is not None and not learner.fuse and learner.place <= index:
+        return learner.num_tokens
+    if pool is None:
+        return spec.grid_size**2
+    times = sum(place <= index for place in pool.places)
+    return int(spec.grid_size // pool.window**times) ** 2
+
+
 def _tokens_out(spec: ModelSpec) -> int:
     """Tokens that leave the last block of the encoder, all time steps together."""
-    per_step, learner, pool = spec.grid_size**2, spec.token_learner, spec.grid_pool
-    if pool is not None:
-        per_step = (spec.grid_size // pool.window ** len(pool.places)) ** 2
-    if learner is not None and not learner.fuse and learner.place < spec.depth:
-        per_step = learner.num_tokens
+    per_step = _tokens_of_a_step(spec, spec.depth - 1)
     is_per_step = spec.factorisation == "encoder"
     classes = _class_tokens(spec) * (spec.time_steps if is_per_step else 1)
     return spec.time_steps * per_step + classes
@@ -302,10 +313,11 @@ def _token_fuser(spec: ModelSpec, learner: TokenLearnerSpec, name: str) -> Layer
     )
 
 
-def _grid_pool(spec: ModelSpec, pool: GridPoolSpec, side: int, name: str) -> Layer:
-    n = spec.time_steps * side**2
+def _grid_pool(spec: ModelSpec, index: int) -> Layer:
+    """The mean over the windows of the tokens that would enter block `index`."""
+    n = spec.time_steps * _tokens_of_a_step(spec, index - 1)
     return Layer(
-        modules=(name,),
+        modules=(f"blocks.pool_{index}",),
         stage="tokenizer",
         tokens=n,
         params=0,
@@ -321,7 +333,7 @@ def _summary(spec: ModelSpec, n: int) -> Layer:
     D, T = spec.embed_dim, _temporal_tokens(spec)
     return Layer(
         modules=("spatial.norm",),
-        stage="after",
+        stage="temporal",
         tokens=n,
         params=2 * D + T * D + _class_tokens(spec) * D,
         macs=0,

@@ -91,6 +91,9 @@ def forecast_memory(case: Case) -> MemoryForecast:
     gradient checkpointing autograd keeps the inputs of the blocks, and one block at a
     time is computed anew. profile runs on no device and needs none.
 
+    With offload the optimiser's states and the gradients are on the host (ZeRO 1 still
+    gathers all gradients on the device), and with `all` the weights.
+
     Each part is at its largest. Without accumulated gradients the peak is lower than
     their sum, as gradients come while activations go: see `predicted_growth_bytes`.
 
@@ -106,7 +109,7 @@ def forecast_memory(case: Case) -> MemoryForecast:
         elements = _sample_elements(case.model) + _largest_going_forward(case, walk)
         activations = case.micro_batch_size * elements * width
         return MemoryForecast(params * width, 0, 0, activations)
-    states = _training_states(walk, case.precision, case.parallelism)
+    states = _training_states(case, walk)
     waiting = (case.accumulation - 1) * _sample_elements(case.model)
     elements = waiting + _largest_going_back(_units(case, walk))
     return replace(states, activations_bytes=case.micro_batch_size * elements * width)
@@ -119,9 +122,11 @@ def predicted_growth_bytes(case: Case) -> int | None:
     states and the samples are there before. infer: the largest set of tensors alive at
     once. train: gradients do not outlive a step, so the peak is the largest sum, on
     the way back, of what autograd still keeps, what the layer takes, and the gradients
-    so far; or at the end all gradients and the copy in which they are averaged. None
-    (`NO_GROWTH`): not known for these settings.
+    so far; or at the end all gradients and the copy in which they are averaged. profile
+    has no steps, and needs nothing. None (`NO_GROWTH`): not known for these settings.
     """
+    if case.mode == "profile":
+        return 0
     width = BYTES_PER_ELEMENT[case.precision]
     walk = _walk(case)
     if case.mode == "infer":
@@ -132,6 +137,12 @@ def predicted_growth_bytes(case: Case) -> int | None:
     samples = case.micro_batch_size * _sample_elements(case.model)
     backward = _peak_of_the_way_back(case, _units(case, walk)) - samples
     return max(backward, params + min(params, BUCKET_ELEMENTS)) * width
+
+
+def sample_activation_bytes(spec: ModelSpec) -> int:
+    """Predict what inference of one sample in fp32 takes besides the weights."""
+    case = Case(model=spec, mode="infer", batch_size=1)
+    return forecast_memory(case).activations_bytes
 
 
 def memory_settings(case: Case) -> Iterator[MemorySetting]:
@@ -252,32 +263,51 @@ def _peak_of_the_way_back(case: Case, units: list[_Unit]) -> int:
 # ---------------------------------------------------------------- states
 
 
-def _training_states(
-    walk: list[Layer], precision: Precision, parallelism: Parallelism
-) -> MemoryForecast:
+def _training_states(case: Case, walk: list[Layer]) -> MemoryForecast:
     """Size weights, gradients and AdamW's states, on the device and on the host.
 
     Source: Rajbhandari et al. 2020 (ZeRO, arXiv 1910.02054), section 3.1, with the
-    master copy that DeepSpeed's ZeRO also makes in fp32.
+    master copy that DeepSpeed's ZeRO also makes in fp32. What is offloaded: DeepSpeed
+    0.19, `runtime/zero/stage_1_and_2.py` and `stage3.py`.
     """
     params = sum(layer.params for layer in walk)
-    stage, offload = parallelism.zero_stage, parallelism.offload
-    width = BYTES_PER_ELEMENT[precision]
+    stage, offload = case.parallelism.zero_stage, case.parallelism.offload
+    width = BYTES_PER_ELEMENT[case.precision]
     has_master = stage > 0 or width < STATE_BYTES
 
     def share(size: int, first_stage: ZeroStage) -> int:
-        ranks = parallelism.world_size if stage >= first_stage else 1
+        ranks = case.parallelism.world_size if stage >= first_stage else 1
         return -(-params * size // ranks)
 
     weights = share(width, first_stage=3)
     optimizer = share((2 + has_master) * STATE_BYTES, first_stage=1)
-    is_gathered = stage == 3 and (parallelism.world_size > 1 or offload == "all")
+    is_gathered = stage == 3 and (case.parallelism.world_size > 1 or offload == "all")
     gathered = max(layer.params for layer in walk) * width if is_gathered else 0
-    on_host = {"none": 0, "optimizer": optimizer, "all": optimizer + weights}[offload]
-    return MemoryForecast(
-        weights_bytes=(0 if offload == "all" else weights) + gathered,
+    on_device = MemoryForecast(
+        weights_bytes=weights + gathered,
         gradients_bytes=share(width, first_stage=2),
-        optimizer_bytes=optimizer if offload == "none" else 0,
+        optimizer_bytes=optimizer,
         activations_bytes=0,
-        host_bytes=on_host,
     )
+    if offload == "none":
+        return on_device
+    on_host = optimizer + share(_offloaded_gradient_bytes(case), first_stage=1)
+    return replace(
+        on_device,
+        weights_bytes=gathered if offload == "all" else on_device.weights_bytes,
+        # Stage 1 averages them on the device when the last is there.
+        gradients_bytes=on_device.gradients_bytes if stage == 1 else 0,
+        optimizer_bytes=0,
+        host_bytes=on_host + (weights if offload == "all" else 0),
+    )
+
+
+def _offloaded_gradient_bytes(case: Case) -> int:
+    """Bytes on the host for each parameter of a rank's share, besides its states.
+
+    The gradients in fp32, which the optimiser steps by. In the case's precision: the
+    new weights on their way to the device (ZeRO 1 and 2), and the gradients summed over
+    the micro-batches (ZeRO 2, where there are several; ZeRO 3 in any case).
+    """
+    is_summed = case.parallelism.zero_stage == 2 and case.accumulation > 1
+    return STATE_BYTES + (1 + is_summed) * BYTES_PER_ELEMENT[case.precision]

@@ -16,6 +16,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from tlbench.errors import TrialError
+
 
 def merge_tokens(model: Any, *, r: int) -> nn.Module:
     """Token Merging (ToMe): every block merges the `r` most similar pairs of tokens.
@@ -27,7 +29,7 @@ def merge_tokens(model: Any, *, r: int) -> nn.Module:
     `tome/merge.py` and `tome/patch/`.
     """
     if r < 0:
-        raise ValueError(f"r={r} is negative; 0 merges nothing")
+        raise TrialError(f"r={r} is negative; 0 merges nothing")
     blocks, prefix = _blocks(model), model.num_prefix_tokens
     model.blocks = nn.Sequential(
         OrderedDict((name, MergingBlock(block, r, prefix)) for name, block in blocks)
@@ -43,7 +45,7 @@ def drop_random_tokens(model: Any, *, keep: int, place: int) -> nn.Module:
     generator, which a trial seeds.
     """
     if keep < 1:
-        raise ValueError(f"keep={keep} leaves no token; 1 is the least")
+        raise TrialError(f"keep={keep} leaves no token; 1 is the least")
     blocks = _blocks(model)
     return _insert(model, blocks, place, RandomDrop(keep, model.num_prefix_tokens))
 
@@ -54,7 +56,7 @@ def drop_tokens_between_strides(model: Any, *, step: int, place: int) -> nn.Modu
     Of clips, in each time step. At least the token in the corner stays.
     """
     if step < 1:
-        raise ValueError(f"step={step} is no distance; 1 keeps every token")
+        raise TrialError(f"step={step} is no distance; 1 keeps every token")
     blocks, grid_size = _blocks(model), model.patch_embed.grid_size
     drop = StridedDrop(step, grid_size, model.num_prefix_tokens)
     return _insert(model, blocks, place, drop)
@@ -181,7 +183,7 @@ class RandomDrop(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         patches = x[:, self.prefix :]
         if self.keep > patches.shape[1]:
-            raise ValueError(
+            raise TrialError(
                 f"keep={self.keep} is more than the {patches.shape[1]} patch tokens"
             )
         chances = torch.rand(patches.shape[:2], device=x.device)
@@ -223,7 +225,7 @@ def _insert(
 ) -> nn.Module:
     """Put `drop` before block `place`; the blocks keep their names."""
     if not 0 <= place < len(blocks):
-        raise ValueError(
+        raise TrialError(
             f"place={place} is none of the {len(blocks)} blocks;"
             f" 0 to {len(blocks) - 1} would be right"
         )
@@ -240,7 +242,7 @@ def _blocks(model: Any) -> list[tuple[str, nn.Module]]:
             blocks = []
             break
     if not blocks:
-        raise ValueError(
+        raise TrialError(
             "token merging and dropping take all blocks of a plain ViT or joint ViViT:"
             " one without TokenLearner, pooling or a factorisation"
         )

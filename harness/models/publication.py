@@ -1,12 +1,17 @@
 """Published GFLOPS beside ours, row by row; nothing is built and torch not imported."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tlbench.models import cost
 from tlbench.suites.model_spec import ModelSpec
 from tlbench.suites.names import model_name
-from tlbench.suites.published import NUM_CLASSES, PublishedResult, published_for
+from tlbench.suites.published import (
+    PUBLISHED_CLASSES,
+    PublishedResult,
+    half_a_digit,
+    published_for,
+)
 
 Verdict = Literal["agrees", "misprint", "differs"]
 
@@ -32,6 +37,12 @@ class PublishedCost:
     """Why GFLOPS or label cannot be right as they are printed."""
 
     @property
+    def printed_gflops(self) -> str:
+        """As it is printed, marked where it is known to be wrong."""
+        mark = MISPRINT_MARK if self.misprint else ""
+        return f"{as_printed(self.published_gflops)}{mark}"
+
+    @property
     def ratio(self) -> float:
         """Ours over the published one."""
         return self.gflops / self.published_gflops
@@ -45,6 +56,36 @@ class PublishedCost:
         return "misprint" if self.misprint else "differs"
 
 
+class PublishedParams(NamedTuple):
+    """One published number of parameters of a model, and ours; in millions."""
+
+    source: str
+    published: float
+    ours: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether ours, rounded or cut, is the number as it is printed."""
+        half = half_a_digit(self.published)
+        return -half <= self.ours - self.published < 2 * half
+
+
+def published_params(spec: ModelSpec) -> tuple[PublishedParams, ...]:
+    """Every published row that has parameters of this model, as `published_costs`.
+
+    Each is counted at the image size and with the classifier that it was printed for.
+    """
+    return tuple(
+        PublishedParams(
+            source=row.source.name,
+            published=row.params_millions,
+            ours=cost.params(*row.params_counted_on()) / 1e6,
+        )
+        for row in published_for(model_name(spec))
+        if row.params_millions is not None
+    )
+
+
 def published_costs(spec: ModelSpec) -> tuple[PublishedCost, ...]:
     """Every published row that has GFLOPS of this model, in the order of the sources.
 
@@ -55,13 +96,22 @@ def published_costs(spec: ModelSpec) -> tuple[PublishedCost, ...]:
             source=row.source.name,
             label=row.label,
             published_gflops=row.gflops,
-            gflops=cost.published_flops(spec, NUM_CLASSES[row.source.dataset]) / 1e9,
+            gflops=_gflops(spec, row),
             error_gflops=row.gflops_error or 0.0,
             misprint=_misprint_of_cost(row),
         )
         for row in published_for(model_name(spec))
         if row.gflops is not None
     )
+
+
+def as_printed(value: float) -> str:
+    """A published number with commas; of zeros at its end only the first is left."""
+    return f"{value:,}"
+
+
+def _gflops(spec: ModelSpec, row: PublishedResult) -> float:
+    return cost.published_flops(spec, PUBLISHED_CLASSES[row.source.dataset]) / 1e9
 
 
 def _misprint_of_cost(row: PublishedResult) -> str | None:

@@ -156,14 +156,17 @@ def token_fuser(tokens: Array, original: Array, w: Weights) -> Array:
 def vit(images: Array, w: Weights, spec: ModelSpec) -> Array:
     """The whole model, with or without TokenLearner: [B, C, H, W] -> [B, classes].
 
-    Of images, with the mean over the tokens: what the publication's own image models
-    are.
+    Of images, with each of the three heads, without pooling of the grid.
     """
     x = patches(images, spec.patch_size) @ _flat(w["patch_embed.proj.weight"]).T
-    x = x + w["patch_embed.proj.bias"] + w["pos_embed"]
+    x = x + w["patch_embed.proj.bias"]
+    if spec.global_pool == "token":
+        first = np.broadcast_to(w["cls_token"], (len(x), 1, spec.embed_dim))
+        x = np.concatenate([first, x], axis=1)
+    x = x + w["pos_embed"]
     for index in range(spec.depth):
         x = _encoder_step(x, part(w, "blocks"), spec, index)
-    return linear(layer_norm(x, part(w, "norm")).mean(axis=1), part(w, "head"))
+    return linear(pool(layer_norm(x, part(w, "norm")), w, spec), part(w, "head"))
 
 
 def _encoder_step(x: Array, w: Weights, spec: ModelSpec, index: int) -> Array:
@@ -193,18 +196,50 @@ def patches(images: Array, size: int) -> Array:
 def block(x: Array, w: Weights, num_heads: int) -> Array:
     """Give u + MLP(LN(u)) with u = x + attention(LN(x)): [B, N, D] -> the same."""
     u = x + attention(layer_norm(x, part(w, "norm1")), part(w, "attn"), num_heads)
-    hidden = gelu(linear(layer_norm(u, part(w, "norm2")), part(w, "mlp.fc1")))
-    return u + linear(hidden, part(w, "mlp.fc2"))
+    return u + mlp(layer_norm(u, part(w, "norm2")), part(w, "mlp"))
+
+
+def mlp(x: Array, w: Weights) -> Array:
+    """W2 gelu(W1 x + b1) + b2."""
+    return linear(gelu(linear(x, part(w, "fc1"))), part(w, "fc2"))
 
 
 def attention(x: Array, w: Weights, num_heads: int) -> Array:
-    """softmax(Q K' / sqrt(E)) V for each head, and a projection of all of them."""
-    batch, length, dim = x.shape
-    shape = (batch, length, 3, num_heads, dim // num_heads)
-    query, key, value = np.moveaxis(linear(x, part(w, "qkv")).reshape(shape), 2, 0)
-    scores = np.einsum("bnke,bmke->bknm", query, key) / math.sqrt(dim // num_heads)
-    mixed = np.einsum("bknm,bmke->bnke", softmax(scores, axis=-1), value)
-    return linear(mixed.reshape(batch, length, dim), part(w, "proj"))
+    """Every token looks at all: [B, N, D] -> the same."""
+    query, key, value = np.split(linear(x, part(w, "qkv")), 3, axis=-1)
+    return linear(mix(query, key, value, num_heads), part(w, "proj"))
+
+
+def mix(query: Array, key: Array, value: Array, num_heads: int) -> Array:
+    """softmax(Q K' / sqrt(E)) V for each head.
+
+    M queries, and N keys and values: [B, M, D] and twice [B, N, D] -> [B, M, D].
+    """
+    query, key, value = (
+        x.reshape(*x.shape[:2], num_heads, -1) for x in (query, key, value)
+    )
+    scores = np.einsum("bmke,bnke->bkmn", query, key) / math.sqrt(query.shape[-1])
+    mixed = np.einsum("bkmn,bnke->bmke", softmax(scores, axis=-1), value)
+    return mixed.reshape(*mixed.shape[:2], -1)
+
+
+def pool(x: Array, w: Weights, spec: ModelSpec) -> Array:
+    """What the classifier sees of the normalised tokens: [B, N, D] -> [B, D]."""
+    match spec.global_pool:
+        case "avg":
+            return x.mean(axis=1)
+        case "token":
+            return x[:, 0]
+        case "map":
+            return map_head(x, part(w, "attn_pool"), spec.num_heads)
+
+
+def map_head(x: Array, w: Weights, num_heads: int) -> Array:
+    """One learned query looks at all tokens; give u + MLP(LN(u)) of its answer u."""
+    query = np.repeat(linear(w["latent"], part(w, "q")), len(x), axis=0)
+    key, value = np.split(linear(x, part(w, "kv")), 2, axis=-1)
+    u = linear(mix(query, key, value, num_heads), part(w, "proj"))
+    return (u + mlp(layer_norm(u, part(w, "norm")), part(w, "mlp")))[:, 0]
 
 
 def _flat(kernel: Array) -> Array:

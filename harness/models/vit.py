@@ -64,7 +64,7 @@ def build_model(
 
     What a builder makes of it is left to the builder. The weights of the ViT are drawn
     first, so that with the same seed a model with TokenLearner has those of the model
-    without. Run it inside `attention_kernel`.
+    without. Call the model inside `attention_kernel`.
     """
     device = torch.get_default_device()
     # Built without storage first: torch would draw all weights, to be drawn anew here.

@@ -70,7 +70,7 @@ class SteppingWorker(Worker):
         rank = Rank(0, 1, 0, 1, "127.0.0.1", 0, "cpu", threads)
         set_environment(rank)
         trial._prepare(CASE, 0, rank, torch.device("cpu"))
-        model = trial._build(CASE, torch.device("cpu"), trial.Findings())
+        model = trial._build(CASE, None, torch.device("cpu"), trial.Findings())
         images, _ = trial._fixed_batch(CASE, load_dataset(CASE.data), rank)
         self._step = lambda: model(images)
 

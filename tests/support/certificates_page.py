@@ -6,7 +6,7 @@ python tests/support/certificates_page.py > docs/certificates.md
 import sys
 from collections.abc import Sequence
 
-from tlbench.certify import VALUE_TOLERANCE, Certificate, certify, named_models
+from tlbench.certify import TWIN, VALUE_TOLERANCE, Certificate, certify, named_models
 from tlbench.console import CERTIFICATE_HEADINGS, certificate_row, misprint_notes
 from tlbench.measure.flops import PROFILER_MAX_MACS
 from tlbench.models.publication import MISPRINT_MARK, TOLERANCE
@@ -19,11 +19,12 @@ INTRODUCTION = f"""\
 # Certificates
 
 Every system of the publication, every variant and every kind of model, held against
-what was made apart from it. `tlbench models --certify` does it again, and ends with
-exit code 1 where anything disagrees; with names it certifies those models.
+what was made apart from it. `tlbench models --certify --thorough` does it again, and
+ends with exit code 1 where anything disagrees; with names it certifies those models.
 
 ```sh
 tlbench models --certify                        # all of them; takes minutes
+tlbench models --certify --thorough             # executes the large ones too
 tlbench models --certify 'ViT-B/16+TL8@{{1/4,1/2}}' --json
 ```
 
@@ -31,16 +32,20 @@ tlbench models --certify 'ViT-B/16+TL8@{{1/4,1/2}}' --json
 - **torch**: multiply-adds by torch's `FlopCounterMode` on the meta device with the
   closed form, layer by layer, exactly
 - **DeepSpeed**: the same by DeepSpeed's `FlopsProfiler`, which executes the model, with
-  torch's, module by module, exactly; a dash above {PROFILER_MAX_MACS / 1e9:.0f} GMACs
+  torch's, module by module, exactly; a dash above {PROFILER_MAX_MACS / 1e9:.0f} GMACs,
+  which `--thorough` executes too, as far as memory allows
 - **tokens**: into the first block and into the last, counted where they enter, with the
   closed form
-- **values**: the model's own TokenLearner and TokenFuser, in float64 with weights drawn
-  for it, with the formulas in NumPy (`tlbench.models.reference`); {VALUE_TOLERANCE:.0e}
-  of the largest value is allowed for rounding
+- **values**: the model's own TokenLearner and TokenFuser and, of images without pooling
+  between blocks, a whole model of its depth and width {TWIN["embed_dim"]}; in
+  float64, with weights drawn for it, with the formulas in NumPy
+  (`tlbench.models.reference`); {VALUE_TOLERANCE:.0e} of the largest value is allowed
+  for rounding
 - **published GFLOPS**, **ours**, **ratio**: multiply-adds and half of all other
   operations, as the papers count ([publication.md](publication.md)); the printed digits
   and {100 * TOLERANCE:g} % are allowed; {MISPRINT_MARK} marks what is misprinted
-- **verdict**: ok where nothing disagrees, but for the misprints
+- **verdict**: ok where nothing disagrees, but for the misprints; published numbers of
+  parameters are checked too
 
 One check has no column: with TokenLearner behind the last block, a narrow model of the
 same depth gives the same bits as the plain ViT of the same seed.
@@ -67,4 +72,5 @@ def page(certificates: Sequence[Certificate]) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(page([certify(spec, n) for spec, n in named_models()]))
+    certificates = [certify(spec, classes) for spec, classes in named_models()]
+    sys.stdout.write(page(certificates))

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from tlbench.models import cost
-from tlbench.models.publication import MISPRINT_MARK
+from tlbench.models.publication import MISPRINT_MARK, as_printed
 from tlbench.suites.model_spec import ModelSpec
 from tlbench.suites.names import model_name, parse_model
 from tlbench.suites.published import (
     CLAIMS,
     CLAIMS_SOURCE,
-    NUM_CLASSES,
+    PUBLISHED_CLASSES,
     RESULTS,
     SCORES,
     Claim,
@@ -44,9 +44,9 @@ shows **GMACs**, the multiply-adds alone, and **GFLOPs**, twice as many. Publish
 GFLOPS therefore stand up to 1.5 % above our GMACs, and near half of our GFLOPs.
 
 In the tables, *counted so* is tlbench's closed form in the papers' own way, and *ratio*
-is that over the published number. A TokenFuser is counted there as the one of 2021,
-which the tables are of, and in GMACs and GFLOPs as the one that tlbench builds, which
-draws its masks at a higher cost.
+is that over the published number. A TokenFuser counts there as the one of 2021, which
+the tables are of. GMACs and GFLOPs are of today's, which tlbench builds: its masks cost
+more, so that they may stand above the published GFLOPS.
 
 TokenLearner is v1. Resolutions, depths, tokens and windows that the papers leave out
 were found by their GFLOPS. A row without a model is quoted from others, or its code was
@@ -80,6 +80,16 @@ METRIC_WORDS = {
     "mean_accuracy_percent": "mean accuracy % on {}",
 }
 
+CLAIM_HEADINGS = (
+    "claim",
+    "statement",
+    "check",
+    "decided by",
+    "numbers",
+    "sources",
+    "caveat",
+)
+
 Cell = Callable[[PublishedResult], str]
 Count = Callable[[ModelSpec, int], float]
 
@@ -89,7 +99,7 @@ def page() -> str:
     return "\n".join(
         [
             INTRODUCTION,
-            "## Misprints and contradictions\n",
+            "## Misprints, contradictions and misreadings\n",
             f"Marked {MISPRINT_MARK} in the tables.\n",
             *_table(("where", "as published", "what is wrong"), _misprints()),
             "\n## Tables and figures\n",
@@ -106,7 +116,7 @@ def page() -> str:
             "tests, *measured* ones on a machine, *proxy* ones by training on small\n"
             "data in the place of JFT-300M; *quoted* ones cannot be decided here.\n",
             *_table(
-                ("claim", "statement", "check", "decided by", "numbers", "caveat"),
+                CLAIM_HEADINGS,
                 map(_claim, CLAIMS),
             ),
             "",
@@ -117,7 +127,7 @@ def page() -> str:
 def _misprints() -> Iterable[tuple[str, ...]]:
     for result in RESULTS:
         if result.misprint is not None:
-            printed = getattr(result, result.misprint.field)
+            printed = _shown(getattr(result, result.misprint.field))
             about = printed if printed == result.label else f"{result.label}: {printed}"
             yield result.source.name, about, result.misprint.reason
 
@@ -156,9 +166,9 @@ def _columns() -> dict[str, Cell]:
         "ratio": _ratio,
         "GMACs": lambda result: _ours(result, cost.macs),
         "GFLOPs": lambda result: _ours(result, _flops),
-        "views": lambda result: _number(result.views),
-        "parameters [M]": lambda result: _number(result.params_millions),
-        "run time [ms]": lambda result: _number(result.run_time_ms),
+        "views": lambda result: _shown(result.views),
+        "parameters [M]": lambda result: _shown(result.params_millions),
+        "run time [ms]": lambda result: _shown(result.run_time_ms),
         **scores,
     }
 
@@ -166,11 +176,13 @@ def _columns() -> dict[str, Cell]:
 def _marked(result: PublishedResult, field: str) -> str:
     """The value as printed, with a sign where it is known to be wrong."""
     is_wrong = result.misprint is not None and result.misprint.field == field
-    return _number(getattr(result, field)) + (f" {MISPRINT_MARK}" if is_wrong else "")
+    return _shown(getattr(result, field)) + (f" {MISPRINT_MARK}" if is_wrong else "")
 
 
-def _number(value: float | str | None) -> str:
-    return "" if value is None else str(value)
+def _shown(value: float | str | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return as_printed(value)
 
 
 def _ours(result: PublishedResult, count: Count) -> str:
@@ -189,7 +201,7 @@ def _giga(result: PublishedResult, count: Count) -> float | None:
     """What tlbench counts for the model, where there are GFLOPS to hold it against."""
     if result.model is None or result.gflops is None:
         return None
-    num_classes = NUM_CLASSES[result.source.dataset]
+    num_classes = PUBLISHED_CLASSES[result.source.dataset]
     return count(parse_model(result.model), num_classes) / 1e9
 
 
@@ -205,7 +217,7 @@ def _params() -> Iterable[tuple[str, ...]]:
                 f"{result.source.name}: {result.label}",
                 f"`{model_name(spec)}`",
                 f"{num_classes:,}",
-                f"{result.params_millions} M",
+                f"{as_printed(result.params_millions)} M",
                 f"{cost.params(spec, num_classes) / 1e6:,.2f} M",
             )
 
@@ -217,6 +229,7 @@ def _claim(claim: Claim) -> Sequence[str]:
         claim.check,
         ", ".join(claim.grounds),
         "; ".join(map(_claimed, claim.numbers)),
+        "; ".join(source.name for source in claim.sources),
         claim.caveat or "",
     )
 
@@ -224,7 +237,9 @@ def _claim(claim: Claim) -> Sequence[str]:
 def _claimed(number: ClaimedNumber) -> str:
     of = f"`{number.model}`" if number.model else str(number.dataset)
     over = f" against `{number.baseline}`" if number.baseline else ""
-    return f"{METRIC_WORDS[number.metric].format(of)}{over}: {number.value}"
+    on = f" on {number.dataset}" if number.model and number.dataset else ""
+    words = METRIC_WORDS[number.metric].format(of)
+    return f"{words}{on}{over}: {as_printed(number.value)}"
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:

@@ -37,7 +37,13 @@ Values = Mapping[str, float | None]
 def model(place: int | None = None, name: str = "ViT-tiny", **sizes: int) -> ModelSpec:
     """A tiny ViT, with TokenLearner before block `place` if that is given."""
     learner = None if place is None else TokenLearnerSpec(num_tokens=8, place=place)
-    tiny = {"patch_size": 4, "image_size": 32, "embed_dim": 64, "depth": 4} | sizes
+    tiny: dict[str, Any] = {
+        "patch_size": 4,
+        "image_size": 32,
+        "embed_dim": 64,
+        "depth": 4,
+        **sizes,
+    }
     return ModelSpec(name=name, num_heads=4, mlp_dim=128, token_learner=learner, **tiny)
 
 

@@ -16,7 +16,9 @@ from tlbench.db.models import Base
 from tlbench.db.store import ResultStore
 from tlbench.errors import SuiteError
 from tlbench.models import cost
-from tlbench.reports.quantities import QUANTITIES
+from tlbench.reports.cases import PREDICTED_MEMORY
+from tlbench.reports.frames import DIRECTIONS
+from tlbench.reports.quantities import QUANTITIES, STAGES
 from tlbench.result import STATUSES, Metric, Series, TrialResult
 from tlbench.suites.braces import expand_braces
 from tlbench.suites.loader import DEFAULT_REPEATS, builtin_suites, parse_suite
@@ -159,6 +161,18 @@ def test_shell_examples_use_commands_and_options_that_there_are() -> None:
         assert set(re.findall(r"--[\w-]+", example)) <= known, example
 
 
+def test_every_option_is_in_the_readme_or_the_docs() -> None:
+    text = "".join(page.read_text() for page in PAGES if page.name != "CHANGELOG.md")
+    missing = [
+        f"{name} {option}"
+        for name, command in _commands().items()
+        for parameter in command.params
+        for option in parameter.opts
+        if option.startswith("--") and not re.search(rf"{option}(?![\w-])", text)
+    ]
+    assert missing == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_relative_links_resolve(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
@@ -291,15 +305,30 @@ def test_modes_and_statuses_are_documented() -> None:
         assert [row[0].strip("`") for row in rows] == list(known)
 
 
+def _is_documented(metric: str, documented: set[str]) -> bool:
+    """Under its own name, or one with `<stage>` in the place of its stage."""
+    stage = re.match(rf"stage_({'|'.join(STAGES)})_", metric)
+    general = metric if stage is None else metric.replace(stage[1], "<stage>", 1)
+    return general in documented
+
+
 def test_metrics_are_documented_and_exist() -> None:
     rows = _rows(_section("measurement.md", "Metrics"))
     documented = {name for row in rows for name in _code(row[0])}
     source = "".join(path.read_text() for path in (ROOT / "harness").rglob("*.py"))
-    assert QUANTITIES.keys() <= documented
+    shown = {*QUANTITIES, *DIRECTIONS, *PREDICTED_MEMORY, *PREDICTED_MEMORY.values()}
+    assert [n for n in shown if not _is_documented(n, documented)] == []
     unknown = documented - QUANTITIES.keys()
     # A name with a <part> is made of an f-string.
     patterns = {name: re.sub(r"<\w+>", r"{\\w+}", name) for name in unknown}
     assert [n for n, p in patterns.items() if not re.search(rf"\b{p}\b", source)] == []
+
+
+def test_stages_are_documented() -> None:
+    (row,) = (
+        r for r in _rows(_section("measurement.md", "Metrics")) if "<stage>" in r[0]
+    )
+    assert set(STAGES) <= set(_code(row[2]))
 
 
 # ---------------------------------------------------------------- results

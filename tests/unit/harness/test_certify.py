@@ -1,21 +1,38 @@
 """Certificates: what is checked, and that each check can fail and says where."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from support import certificates_page
 from tlbench import certify as module
 from tlbench.certify import NAMED, Certificate, Check, certify, named_models
-from tlbench.console import CERTIFICATE_HEADINGS, certificate_row
-from tlbench.models import cost, layers, publication, reference
-from tlbench.models.publication import PublishedCost, published_costs
-from tlbench.models.tokenlearner import MapPooling
+from tlbench.console import (
+    CERTIFICATE_HEADINGS,
+    certificate_parts,
+    certificate_row,
+)
+from tlbench.measure import flops
+from tlbench.measure.flops import PROFILER_MAX_MACS
+from tlbench.models import cost, layers, reference
+from tlbench.models.memory import sample_activation_bytes
+from tlbench.models.publication import (
+    PublishedCost,
+    PublishedParams,
+    published_costs,
+)
+from tlbench.models.tokenlearner import TokenLearnerV11
+from tlbench.models.vit import build_model
 from tlbench.suites.braces import expand_braces
+from tlbench.suites.model_spec import ModelSpec
 from tlbench.suites.names import VARIANTS, model_name, parse_model
 from tlbench.suites.published import RESULTS
 from tlbench.units import UNKNOWN
@@ -30,11 +47,6 @@ KINDS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DS_ACCELERATOR", "cpu")  # set by the profiler where it is not
-
-
 def checked(name: str) -> Certificate:
     return certify(parse_model(name), 7, on_real_tensors=False)
 
@@ -45,10 +57,9 @@ def outcomes(certificate: Certificate) -> dict[str, str]:
 
 def changed(change: Callable[[Any], object]) -> Callable[..., nn.Module]:
     """`build_model`, and something done to what it builds."""
-    build = module.build_model
 
     def build_changed(*arguments: Any, **options: Any) -> nn.Module:
-        model = build(*arguments, **options)
+        model = build_model(*arguments, **options)
         change(model)
         return model
 
@@ -59,15 +70,13 @@ def changed(change: Callable[[Any], object]) -> Callable[..., nn.Module]:
 def test_every_kind_of_model_passes(name: str) -> None:
     spec = parse_model(name)
     certificate = certify(spec, 7)
-    has_learner = any(
-        isinstance(m, MapPooling) for m in module.build_model(spec, 7).modules()
-    )
+    has_formulas = "pool" not in name and "ViViT" not in name
     assert outcomes(certificate) == {
         "parameters": "ok",
         "counter": "ok",
         "tokens": "ok",
         "place": "ok" if spec.token_learner else "skipped",
-        "values": "ok" if has_learner else "skipped",
+        "values": "ok" if spec.token_learner or has_formulas else "skipped",
         "profiler": "ok",
         "published": "skipped",
     }
@@ -90,6 +99,28 @@ def test_a_large_model_is_checked_without_being_run() -> None:
         "2,820 GMACs would have to be executed; it is run up to 60",
     )
     assert certificate.failed == ()
+
+
+def test_a_model_above_the_limit_is_executed_where_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "PROFILER_MAX_MACS", 0)
+    spec = parse_model(TINY)
+    assert certify(spec, 7).profiler_macs is None
+    assert certify(spec, 7, is_thorough=True).profiler_macs == cost.macs(spec, 7)
+
+
+def test_a_model_that_does_not_fit_into_memory_is_never_executed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    activations = sample_activation_bytes(parse_model("ViT-B/16"))
+    free = flops.PROFILER_BYTES_PER_PARAM * 86_566_120 + activations - 1
+    monkeypatch.setattr(
+        psutil, "virtual_memory", lambda: SimpleNamespace(available=free)
+    )
+    check = certify(parse_model("ViT-B/16"), 1000, is_thorough=True).check("profiler")
+    assert check.outcome == "skipped"
+    assert check.finding.startswith("it would need 420 MiB of memory")
 
 
 def test_parameters_of_a_layer_that_differ_are_named(
@@ -129,7 +160,8 @@ def test_operations_and_tokens_that_differ_are_named(
 
     monkeypatch.setattr(module, "build_model", changed(move))
     certificate = checked(f"{TINY}+TL3@1")
-    assert {check.name for check in certificate.failed} == {"counter", "tokens"}
+    failed = [check.name for check in certificate.failed]
+    assert failed == ["counter", "tokens", "values"]
     assert certificate.check("counter").finding.startswith("blocks.0: its closed form")
     assert certificate.check("tokens").finding == (
         "blocks.0: 3 tokens enter, and its closed form gives 16"
@@ -147,6 +179,20 @@ def test_another_eps_is_found_in_the_values(
     assert 1e-9 < certificate.value_difference < 1e-3
 
 
+@pytest.mark.parametrize("parts", ["", ":token", ":map", "+TL3@1", "+TL3fuse@1"])
+def test_another_gelu_is_found_in_the_values_of_the_whole(
+    parts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(model: Any) -> None:
+        block = model.blocks[-1]
+        getattr(block, "block", block).mlp.act = nn.GELU()  # with the error function
+
+    monkeypatch.setattr(module, "build_model", changed(spoil))
+    certificate = checked(TINY + parts)
+    assert [check.name for check in certificate.failed] == ["values"]
+    assert "a whole twin of width 16" in certificate.check("values").finding
+
+
 def test_values_are_those_of_the_model_s_own_sizes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -158,22 +204,23 @@ def test_values_are_those_of_the_model_s_own_sizes(
 
     monkeypatch.setattr(reference, "token_learner", spy)
     checked(f"{CLIPS}+TL3@1")
-    assert seen == [(1, 16, 16)]  # one time step
+    assert seen == [(2, 16, 16)]  # two samples of one time step
 
 
 def test_a_model_that_keeps_its_last_tokenlearner_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def scale(model: Any) -> None:
-        if len(seen) == 2:  # the second twin; the first call builds the model itself
-            model.head.bias.add_(1)
-        seen.append(model)
+    def build_keeping(spec: ModelSpec, *arguments: Any, **options: Any) -> Any:
+        model: Any = build_model(spec, *arguments, **options)
+        learner = spec.token_learner
+        if learner is not None and learner.place == spec.depth:
+            model.blocks.append(TokenLearnerV11(spec.embed_dim, learner.num_tokens))
+        return model
 
-    seen: list[nn.Module] = []
-    monkeypatch.setattr(module, "build_model", changed(scale))
+    monkeypatch.setattr(module, "build_model", build_keeping)
     check = checked(f"{TINY}+TL3@1").check("place")
     assert check.outcome == "fails"
-    assert check.finding.endswith("is 1e+00 from the plain ViT")
+    assert check.finding.endswith("from the plain ViT")
 
 
 def test_weights_drawn_otherwise_are_no_plain_vit(
@@ -182,12 +229,10 @@ def test_weights_drawn_otherwise_are_no_plain_vit(
     def draw(*_: object) -> None:
         torch.randn(1)
 
-    build = module.build_model
-
-    def build_late(spec: Any, *arguments: Any, **options: Any) -> nn.Module:
+    def build_late(spec: ModelSpec, *arguments: Any, **options: Any) -> nn.Module:
         if spec.token_learner is not None and spec.token_learner.place == spec.depth:
             draw()
-        return build(spec, *arguments, **options)
+        return build_model(spec, *arguments, **options)
 
     monkeypatch.setattr(module, "build_model", build_late)
     assert checked(f"{TINY}+TL3@1").check("place").outcome == "fails"
@@ -233,13 +278,34 @@ def test_a_known_misprint_is_marked_and_fails_nothing() -> None:
     )
 
 
+def test_published_parameters_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = parse_model("ViT-L/8[24+11]@512+TL16v1@18")  # T3 alone, without GFLOPS
+    check = certify(spec, 1000, on_real_tensors=False).check("published")
+    assert (check.outcome, check.finding) == ("ok", "as many parameters as printed")
+    other = [PublishedParams("TokenLearner T3", 460, 461.2)]
+    monkeypatch.setattr(module, "published_params", lambda _: other)
+    check = certify(spec, 1000, on_real_tensors=False).check("published")
+    assert (check.outcome, check.finding) == (
+        "fails",
+        "TokenLearner T3 prints 460 million parameters, and 461.20 million are counted",
+    )
+
+
+@pytest.mark.parametrize(
+    ("ours", "agrees"),
+    [(459.4, False), (459.5, True), (460.78, True), (460.99, True), (461.0, False)],
+)
+def test_printed_parameters_are_rounded_or_cut(ours: float, agrees: bool) -> None:
+    assert PublishedParams("T", 460, ours).agrees == agrees
+
+
 def test_a_misprinted_accuracy_marks_no_cost() -> None:
     rows = published_costs(parse_model("ViT-B/16@384+TL16v1@6"))
     assert [(row.published_gflops, row.misprint) for row in rows] == [(28.7, None)] * 2
 
 
 def test_a_number_that_is_not_ours_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publication.cost, "published_flops", lambda *_: 56e9)
+    monkeypatch.setattr(cost, "published_flops", lambda *_: 56e9)
     check = certify(parse_model("ViT-B/16@384"), 1000, on_real_tensors=False).check(
         "published"
     )
@@ -303,14 +369,19 @@ def test_page_lists_every_named_model_with_its_cost() -> None:
         assert float(row["GMACs"].replace(",", "")) == pytest.approx(macs, rel=5e-4)
         tokens = layers.tokens(spec)
         assert row["tokens"] == f"{tokens[0]:,} to {tokens[-1]:,}"
-        assert row["verdict"] == "ok"
+        assert (row["torch"], row["verdict"]) == ("same", "ok")
+        is_image = spec.video is None and spec.grid_pool is None
+        has_formulas = spec.token_learner is not None or is_image
+        assert row["values"] == ("same" if has_formulas else UNKNOWN)
+        is_executed = cost.macs(spec, num_classes) <= PROFILER_MAX_MACS
+        assert row["DeepSpeed"] == ("same" if is_executed else UNKNOWN)
 
 
 def test_page_has_the_published_numbers_and_their_misprints() -> None:
     for row, (spec, _) in zip(page_rows(), named_models(), strict=True):
         rows = published_costs(spec)
         printed = dict.fromkeys(
-            f"{r.published_gflops:,g}" + ("\N{DAGGER}" if r.misprint else "")
+            f"{r.published_gflops:,}" + ("\N{DAGGER}" if r.misprint else "")
             for r in rows
         )
         assert row["published GFLOPS"] == (", ".join(printed) or UNKNOWN)
@@ -350,6 +421,27 @@ def test_rows_name_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rows_of_a_builder_show_what_was_counted() -> None:
-    row = certificate_row(checked(f"{TINY}+stride(step=2,place=1)"))
-    assert row[-1] == "counted only"
-    assert UNKNOWN not in row[1:3]
+    certificate = checked(f"{TINY}+stride(step=2,place=1)")
+    row = dict(zip(CERTIFICATE_HEADINGS, certificate_row(certificate), strict=True))
+    assert row["verdict"] == "counted only"
+    assert row["GMACs"] == UNKNOWN  # of the closed form, which there is none of
+    assert certificate.counter_macs is not None
+    assert float(row["torch"]) == pytest.approx(
+        certificate.counter_macs / 1e9, rel=1e-3
+    )
+
+
+def test_a_builder_s_model_without_a_count_has_its_reason() -> None:
+    source = "def build(model):\n    return model.no_such_layer\n"
+    spec = parse_model(f"{TINY}+my.py:build")
+    certificate = certify(spec, 7, sources={"my.py": source})
+    row = dict(zip(CERTIFICATE_HEADINGS, certificate_row(certificate), strict=True))
+    assert (row["torch"], row["verdict"]) == (UNKNOWN, "not counted")
+    console = Console(file=io.StringIO(), width=200)
+    for part in certificate_parts([certificate]):
+        console.print(part)
+    assert isinstance(console.file, io.StringIO)
+    assert (
+        f"{certificate.model} cannot be built on the meta device: my.py:2: Attribute"
+        in console.file.getvalue()
+    )

@@ -187,6 +187,23 @@ def test_models_expand_braces_and_take_the_number_of_classes(call: Any) -> None:
     assert {model["num_classes"] for model in described} == {10}
 
 
+def test_classes_are_those_of_imagenet_and_kinetics_if_none_are_named(
+    call: Any,
+) -> None:
+    names = ("ViT-Ti/16", "ViViT-Ti/16x2")
+    described = json.loads(call("models", *names, "--json").out)
+    assert [model["num_classes"] for model in described] == [1000, 400]
+    ended = call("models", "--certify", "ViViT-Ti/32x2", "--json")
+    (certificate,) = json.loads(ended.out)
+    assert certificate["num_classes"] == 400
+
+
+def test_classes_of_all_published_models_cannot_be_set(call: Any) -> None:
+    ended = call("models", "--certify", "--num-classes", "10")
+    assert (ended.code, ended.out) == (2, "")
+    assert "needs NAME; the published models have" in ended.err
+
+
 def test_models_are_a_table_for_people(call: Any) -> None:
     out = call("models", "ViT-B/16").out
     assert "86,566,120" in out  # as timm counts it, without a class token
@@ -220,7 +237,24 @@ def test_a_failed_check_of_a_certificate_ends_with_1(
     monkeypatch.setattr(reference, "EPS", 1e-5)
     ended = call("models", "--certify", "ViT-Ti/16+TL8@6")
     assert ended.code == 1
-    assert "ViT-Ti/16+TL8@6: values: TokenLearner in float64" in ended.out
+    assert "ViT-Ti/16+TL8@6: values: TokenLearner, a whole twin" in ended.out
+
+
+def test_large_models_are_executed_only_where_that_is_asked_for(
+    call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tlbench.certify.PROFILER_MAX_MACS", 10**9)
+    command = ("models", "--certify", "ViT-Ti/16", "--json")
+    (certificate,) = json.loads(call(*command).out)
+    assert certificate["profiler_macs"] is None
+    (certificate,) = json.loads(call(*command, "--thorough").out)
+    assert certificate["profiler_macs"] == cost.macs(parse_model("ViT-Ti/16"), 1000)
+
+
+def test_thorough_without_certify_is_wrong_usage(call: Any) -> None:
+    ended = call("models", "ViT-Ti/16", "--thorough")
+    assert ended.code == 2
+    assert "goes with --certify only" in ended.err
 
 
 def test_models_without_a_name_are_wrong_usage(call: Any) -> None:
@@ -329,6 +363,20 @@ def test_each_mistake_of_a_suite_is_one_line_before_anything_starts(
         assert line.startswith(f"error: bad.yaml:{number}: ")
     assert ended.out == ""
     assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"]
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "models"])
+def test_a_call_of_a_builder_that_cannot_work_is_wrong_usage(
+    command: str, call: Any, tmp_path: Path
+) -> None:
+    name = "ViT-Ti/16+random(keep=8,place=12)"
+    (tmp_path / "suite.yaml").write_text(f"models: {name}\nmode: infer\n")
+    ended = call(command, name if command == "models" else "suite.yaml")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.endswith(
+        "random(place=12) makes no sense: the index of a block from 0 to 11 would be"
+        " right\n"
+    )
 
 
 def test_a_suite_may_come_from_standard_input(

@@ -16,14 +16,17 @@ from torch import Tensor, nn
 
 from tlbench.engine import (
     TrainingEngine,
+    _parameter_groups,
     config,
     join_process_group,
     largest_of_ranks,
     set_environment,
     sum_over_ranks,
 )
-from tlbench.rank import Rank
+from tlbench.models.vit import build_model
+from tlbench.rank import DeviceKind, Rank
 from tlbench.suites.model_spec import ModelSpec
+from tlbench.suites.names import parse_model
 from tlbench.suites.spec import Case
 
 Ranks = Sequence[ProcessPoolExecutor]
@@ -77,6 +80,60 @@ def test_config_has_the_precision_of_the_case(
     settings = config(make_case(precision=precision))
     assert settings["bf16"] == {"enabled": bf16}
     assert settings["fp16"] == {"enabled": fp16}
+
+
+@pytest.mark.parametrize(
+    ("offload", "moved"),
+    [
+        ("none", set()),
+        ("optimizer", {"offload_optimizer"}),
+        ("all", {"offload_optimizer", "offload_param"}),
+    ],
+)
+def test_config_names_what_is_kept_on_the_host(offload: str, moved: set[str]) -> None:
+    zero = config(make_case(parallelism={"zero_stage": 3, "offload": offload}))[
+        "zero_optimization"
+    ]
+    assert zero == {"stage": 3} | {name: {"device": "cpu"} for name in moved}
+
+
+@pytest.mark.parametrize(
+    ("parts", "spared"),
+    [
+        ("+TL3v1@1", {"pos_embed"}),
+        (":token", {"pos_embed", "cls_token"}),
+        (":map", {"pos_embed", "attn_pool.latent"}),
+    ],
+)
+def test_matrices_decay_and_nothing_else(parts: str, spared: set[str]) -> None:
+    with torch.device("meta"):
+        model = build_model(parse_model(f"ViT-d16h2m32l2/4@8{parts}"), 7)
+    decayed, undecayed = _parameter_groups(model, 0.3)
+    assert (decayed["weight_decay"], undecayed["weight_decay"]) == (0.3, 0)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert all(names[id(p)].endswith(".weight") for p in decayed["params"])
+    assert {names[id(p)] for p in undecayed["params"] if p.ndim > 1} == spared
+
+
+@pytest.mark.parametrize(
+    ("device", "offload", "is_fused"),
+    [("cpu", "none", False), ("cuda", "none", True), ("cuda", "optimizer", False)],
+)
+def test_the_optimiser_is_fused_where_it_steps_on_a_gpu(
+    device: DeviceKind, offload: str, is_fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import deepspeed
+
+    seen = []
+
+    def initialize(optimizer: torch.optim.Optimizer, **_: object) -> tuple[None]:
+        seen.append(optimizer.defaults["fused"])
+        return (None,)
+
+    monkeypatch.setattr(deepspeed, "initialize", initialize)
+    case = make_case(parallelism={"zero_stage": 1, "offload": offload})
+    TrainingEngine(make_model(), case, Rank(0, 1, 0, 1, "127.0.0.1", 1, device, 1))
+    assert seen == [is_fused]
 
 
 def test_without_a_process_group_a_rank_is_alone() -> None:
@@ -252,6 +309,29 @@ def test_a_step_is_that_of_plain_adamw_on_the_whole_batch(
             "learning_rate": 0.01,
             "weight_decay": 0.3,
             "gradient_clipping": clipping,
+            "gradient_accumulation_steps": accumulation,
+        },
+    )
+    for trained in on_all(ranks, _train, case):
+        assert_same(trained, case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("zero_stage", "offload"),
+    [(1, "optimizer"), (2, "optimizer"), (3, "optimizer"), (3, "all")],
+)
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_an_offloaded_step_is_that_of_plain_adamw(
+    ranks: Ranks, zero_stage: int, offload: str, accumulation: int
+) -> None:
+    parallelism = {"world_size": len(ranks), "zero_stage": zero_stage}
+    case = make_case(
+        parallelism=parallelism | {"offload": offload},
+        optimizer={
+            "learning_rate": 0.01,
+            "weight_decay": 0.3,
+            "gradient_clipping": 0.0,
             "gradient_accumulation_steps": accumulation,
         },
     )

@@ -22,6 +22,7 @@ from tlbench.models.memory import predicted_growth_bytes, predicted_memory_bytes
 from tlbench.rank import Rank
 from tlbench.result import TrialResult
 from tlbench.suites.model_spec import ModelSpec
+from tlbench.suites.names import parse_model
 from tlbench.suites.spec import Case, Mode
 from tlbench.trial import run_rank
 
@@ -135,6 +136,22 @@ def test_profile_does_not_execute_what_takes_long(
     assert metric.value is None
     assert metric.reason is not None
     assert "would have to be executed" in metric.reason
+
+
+def test_profile_executes_with_the_threads_of_its_rank() -> None:
+    torch.set_num_threads(2)
+    run_alone(make_case("profile"))
+    assert torch.get_num_threads() == 1
+
+
+def test_profile_of_a_builder_s_model_has_one_count_and_says_why() -> None:
+    model = parse_model("ViT-d16h2m32l2/4@8+stride(step=2,place=1)")
+    result = run_alone(make_case("profile", model=model))
+    assert values(result)["macs"] is not None
+    assert {m.name: m.reason for m in result.metrics if m.value is None} == {
+        "counter_macs": "what stride builds has no closed form of its cost",
+        "profiler_macs": "what stride builds has no closed form of its cost",
+    }
 
 
 def test_a_layer_that_is_not_its_closed_form_ends_a_profile(

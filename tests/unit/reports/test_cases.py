@@ -57,6 +57,18 @@ def test_the_same_case_on_two_machines_is_told_apart(run: RunBuilder) -> None:
     assert labels == ["ViT-tiny, machine 1", "ViT-tiny, machine 2"]
 
 
+def test_settings_that_differ_between_runs_only_are_not_in_a_label(
+    run: RunBuilder,
+) -> None:
+    other = RunBuilder(run_id=2)
+    for builder, size in ((run, 1), (other, 8)):
+        case = Case(model=model(), mode="infer", batch_size=size)
+        builder.add(case, timed([100.0], 1e9))
+    trials = [*run.trials, *other.trials]
+    labels = [case.label for case in gather([run.record, other.record], trials)]
+    assert labels == ["ViT-tiny, run 1", "ViT-tiny, run 2"]
+
+
 def test_a_label_names_the_settings_that_differ_in_its_mode(run: RunBuilder) -> None:
     for batch_size in (1, 8):
         case = Case(model=model(), mode="infer", batch_size=batch_size)

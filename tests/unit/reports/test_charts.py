@@ -1,10 +1,12 @@
 import re
 import xml.etree.ElementTree as ElementTree
+from typing import get_args
 
 import matplotlib as mpl
 import pytest
 
 from support.report_run import RunBuilder, model, smoke_run, staged, timed
+from tlbench.models.layers import Stage
 from tlbench.reports.cases import gather
 from tlbench.reports.charts import (
     MAX_POINTS,
@@ -22,6 +24,7 @@ from tlbench.reports.charts import (
     training_chart,
 )
 from tlbench.reports.compare import comparisons
+from tlbench.reports.quantities import STAGES
 from tlbench.suites.spec import Case
 
 Charts = dict[str, Chart | NoChart]
@@ -74,7 +77,17 @@ def test_stages_are_named_with_the_ceiling_of_each_case(run: RunBuilder) -> None
         shown
     )
     ceilings = [text for text in shown if text.startswith("at best")]
+    assert "blocks over time" not in shown  # of no case
     assert ceilings == ["at best 2.20\N{MULTIPLICATION SIGN}"]  # 11 ms over 5
+
+
+def test_stages_of_a_factorised_encoder_are_named(run: RunBuilder) -> None:
+    run.add(Case(model=model(), mode="infer"), [staged(temporal=0.002)])
+    assert "blocks over time" in texts(charts(run)["stages"])
+
+
+def test_every_stage_has_its_words_in_the_order_of_the_walk() -> None:
+    assert tuple(STAGES) == get_args(Stage)
 
 
 def test_a_run_without_stages_says_so(run: RunBuilder) -> None:

@@ -22,6 +22,7 @@ def test_token_learner_is_compared_with_the_same_model_without_it(
     assert len(pairs) == 6  # two models in three modes
     assert all(pair.base.model == "ViT-tiny" for pair in pairs)
     assert all(pair.has_own_baseline for pair in pairs)
+    assert not any(pair.has_baseline_of_another_depth for pair in pairs)
     assert all(pair.base.mode == pair.other.mode for pair in pairs)
 
 
@@ -50,6 +51,7 @@ def test_a_model_without_its_own_baseline_is_compared_with_the_first(
     (pair,) = compared(run)
     assert pair.base.model == "first"
     assert not pair.has_own_baseline
+    assert not pair.has_baseline_of_another_depth
 
 
 def test_a_deepened_model_is_compared_with_what_was_deepened(run: RunBuilder) -> None:
@@ -58,6 +60,15 @@ def test_a_deepened_model_is_compared_with_what_was_deepened(run: RunBuilder) ->
     (pair,) = compared(run)
     assert pair.base.case.model == model()
     assert not pair.has_own_baseline
+    assert pair.has_baseline_of_another_depth
+
+
+def test_of_several_depths_the_nearest_is_the_baseline(run: RunBuilder) -> None:
+    for spec in (model(depth=2), model(depth=12), model(depth=9), model(2, depth=10)):
+        run.add(Case(model=spec, mode="infer"), timed([100.0, 101.0], 1e9))
+    (pair,) = compared(run)
+    assert pair.base.case.model.depth == 9
+    assert pair.has_baseline_of_another_depth
 
 
 @pytest.mark.parametrize(

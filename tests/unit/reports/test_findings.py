@@ -1,4 +1,6 @@
-"""The three sentences, in the usual case and in every corner."""
+"""The sentences of the answer, in the usual case and in every corner."""
+
+from typing import Any
 
 import pytest
 
@@ -6,14 +8,14 @@ from support.report_run import RunBuilder, model, timed, trained
 from tlbench.reports.cases import gather
 from tlbench.reports.compare import comparisons
 from tlbench.reports.findings import find
+from tlbench.suites.model_spec import BuilderSpec
 from tlbench.suites.spec import Case
 
 
-def sentences(*runs: RunBuilder) -> tuple[str, str, str]:
+def sentences(*runs: RunBuilder) -> list[str]:
     trials = [trial for run in runs for trial in run.trials]
     cases = gather([run.record for run in runs], trials)
-    speed, accuracy, cost = find(cases, comparisons(cases))
-    return speed.text, accuracy.text, cost.text
+    return [finding.text for finding in find(cases, comparisons(cases))]
 
 
 def infer(place: int | None, **changes: object) -> Case:
@@ -139,6 +141,43 @@ def test_another_baseline_is_named_as_such(run: RunBuilder) -> None:
     for spec in (model(name="first"), model(1, name="wide", embed_dim=128)):
         run.add(Case(model=spec, mode="infer"), timed([100.0, 101.0], 1e9))
     assert "of first (the first model of the run: the same" in sentences(run)[0]
+
+
+def test_a_baseline_of_another_depth_is_named_as_such(run: RunBuilder) -> None:
+    for spec in (model(), model(2, depth=6, name="deep")):
+        run.add(Case(model=spec, mode="infer"), timed([100.0, 101.0], 1e9))
+    assert "of ViT-tiny (of another depth: the same model" in sentences(run)[0]
+
+
+def add_opponent(run: RunBuilder, speeds: list[float], r: int, **changes: Any) -> None:
+    builder = BuilderSpec(function="tome", options={"r": r})
+    spec = model().model_copy(update={"builder": builder})
+    run.add(
+        infer(None, **changes).model_copy(update={"model": spec}), timed(speeds, 3e8)
+    )
+
+
+def test_token_learner_is_held_against_its_fastest_opponent(run: RunBuilder) -> None:
+    run.add(infer(None), timed([100.0, 110.0, 105.0], 4e8))
+    run.add(infer(1), timed([240.0, 264.0, 252.0], 2e8))
+    add_opponent(run, [120.0, 132.0, 126.0], r=1)
+    add_opponent(run, [160.0, 176.0, 168.0], r=2)
+    # Faster, but at other settings.
+    run.add(infer(None, batch_size=16), timed([100.0, 110.0, 105.0], 4e8))
+    add_opponent(run, [900.0, 990.0, 945.0], r=3, batch_size=16)
+    assert sentences(run)[3:] == [
+        "The fastest other way to few tokens at these settings is ViT-tiny+tome(r=2),"
+        " at 1.60 times the speed of ViT-tiny; ViT-tiny+TL8@1 runs at 1.50 times its"
+        " speed (95 % interval 1.50 to 1.50, 3 paired trials): faster."
+    ]
+
+
+def test_without_token_learner_its_opponents_are_the_answer(run: RunBuilder) -> None:
+    run.add(infer(None), timed([100.0, 110.0, 105.0], 4e8))
+    add_opponent(run, [160.0, 176.0, 168.0], r=2)
+    told = sentences(run)
+    assert "ViT-tiny+tome(r=2) runs at 1.60 times the speed of ViT-tiny" in told[0]
+    assert len(told) == 3
 
 
 def test_random_weights_are_never_accuracy(run: RunBuilder) -> None:

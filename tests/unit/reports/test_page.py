@@ -13,6 +13,7 @@ from tlbench.db.store import ResultStore
 from tlbench.errors import ReportError, StoreError
 from tlbench.reports.page import render, write_report
 from tlbench.result import Metric, TrialResult
+from tlbench.suites.model_spec import BuilderSpec
 from tlbench.suites.spec import Case, Suite, Trial
 
 ATTACK = "<script>alert(1)</script>"
@@ -57,7 +58,22 @@ def test_cost_is_a_section_of_runs_that_counted_it(run: RunBuilder) -> None:
     cells = [td.text for td in table.iterfind("tbody/tr/td")]
     assert cells[0] == "ViT-tiny"
     assert cells[2:4] == ["2.000", "2.000"]
+    assert "is counted by torch alone" in heading.getparent().findtext("p")
     assert "#cost" in [link.get("href") for link in page.iterfind(".//nav/a")]
+
+
+def test_the_answer_counts_its_sentences(run: RunBuilder) -> None:
+    def answer() -> str:
+        page = lxml.html.document_fromstring(render(run.evidence))
+        return str(page.get_element_by_id("answer").text_content())
+
+    builder = BuilderSpec(function="tome", options={"r": 2})
+    tome = model().model_copy(update={"builder": builder})
+    for spec, speed in ((model(), 100.0), (model(1), 180.0)):
+        run.add(Case(model=spec, mode="infer"), timed([speed, speed], 1e9))
+    assert answer() == "The answer in three sentences"
+    run.add(Case(model=tome, mode="infer"), timed([150.0, 150.0], 1e9))
+    assert answer() == "The answer in four sentences"
 
 
 def test_table_shows_the_numbers_of_the_records(page: HtmlElement) -> None:
@@ -69,10 +85,10 @@ def test_table_shows_the_numbers_of_the_records(page: HtmlElement) -> None:
     )  # fmt: skip
     assert row["trials"].text == "3 ok"
     assert row["compute [GMACs]"].text == "0.2000"
-    assert row["throughput [images/s]"].text == "199.5"
-    assert row["throughput [images/s]"].get("data-key") == "199.5"
+    assert row["throughput [samples/s]"].text == "199.5"
+    assert row["throughput [samples/s]"].get("data-key") == "199.5"
     # Geometric mean of 190, 209 and 199.5, times exp(+-4.303 * standard error).
-    assert row["throughput [images/s]"].findtext("small") == "177 to 224"
+    assert row["throughput [samples/s]"].findtext("small") == "177 to 224"
     assert row["speed-up"].text == "1.90\N{MULTIPLICATION SIGN}"
 
 

@@ -1,6 +1,7 @@
 """The built-in suites: the models of each figure at every scale, and their cost."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ import pytest
 from tlbench.errors import UnknownCostError
 from tlbench.models import cost
 from tlbench.models.memory import predicted_memory_bytes
+from tlbench.plan import order_trials
 from tlbench.suites.loader import builtin_suites, load_suite
-from tlbench.suites.names import model_name
+from tlbench.suites.names import model_name, parse_model
+from tlbench.suites.published import RESULTS, SCORES, half_a_digit
 from tlbench.suites.spec import Case, Suite
 
 # The models of figures and tables, as the publication lists them.
@@ -73,7 +76,7 @@ TOKENS = [
 FULL = {
     "placement": FIGURE_4,
     "tokens": TOKENS,
-    "tradeoff": FEW_SHOT_FIGURE + TABLE_1 + TABLE_2,
+    "tradeoff": [*FEW_SHOT_FIGURE, *TABLE_1, *TABLE_2, "ViT-L/14@512"],
     "large": TABLE_3,
     "video": TABLES_6_TO_8 + VIVIT_MODELS_1_TO_4 + VIVIT_B,
     "fuser": ["ViT-B/16@384", "ViT-L/16@512", *TABLE_4],
@@ -131,6 +134,12 @@ def suite(request: pytest.FixtureRequest) -> Suite:
     return load_suite(name, scale=scale)
 
 
+def header(name: str) -> str:
+    """The comment that a built-in suite begins with."""
+    text = (files("tlbench.suites") / f"{name}.yaml").read_text("utf-8")
+    return text.partition("\nname:")[0]
+
+
 def models(cases: Iterator[Case] | tuple[Case, ...]) -> list[str]:
     """The names of the models, each once."""
     return list(dict.fromkeys(model_name(case.model) for case in cases))
@@ -165,11 +174,6 @@ def test_every_model_is_profiled_and_some_are_run(suite: Suite) -> None:
     assert (modes == {"profile"}) == suite.name.endswith("(profile)")
 
 
-def test_cases_are_different_from_each_other(suite: Suite) -> None:
-    identities = [case.identity for case in suite.cases]
-    assert len(set(identities)) == len(identities)
-
-
 def test_every_cost_is_known_but_that_of_a_builder(suite: Suite) -> None:
     for case in suite.cases:
         try:
@@ -202,12 +206,50 @@ def test_no_case_is_predicted_to_outgrow_its_device(
 def test_header_begins_with_the_command_and_says_cost_and_expectation(
     name: str,
 ) -> None:
-    text = (files("tlbench.suites") / f"{name}.yaml").read_text("utf-8")
-    header = text.partition("\nname:")[0]
-    assert header.startswith(f"# tlbench run {name} ")
-    assert all(line.startswith("#") for line in header.splitlines())
+    assert header(name).startswith(f"# tlbench run {name} ")
+    assert all(line.startswith("#") for line in header(name).splitlines())
     if name != "smoke":
-        assert "`tlbench plan`" in header
+        assert "`tlbench plan`" in header(name)
+
+
+def test_costs_of_the_header_are_the_trials_that_are_planned(suite: Suite) -> None:
+    if suite.name == "smoke" or suite.name.endswith("(profile)"):
+        pytest.skip("its header tells no number of trials")
+    name, _, scale = suite.name.partition(" ")
+    words = " ".join(header(name).replace("#", " ").split())
+    told = re.search(rf"{'At cpu scale' if scale else 'Cost:'} (\d+) trials", words)
+    assert told is not None
+    assert int(told[1]) == len(order_trials(suite))
+
+
+PRINTED = {
+    value
+    for row in RESULTS
+    for value in (row.gflops, row.params_millions, *(getattr(row, s) for s in SCORES))
+} | {row.source.reading.gflops for row in RESULTS if row.source.reading}
+
+
+@pytest.mark.parametrize("name", sorted(FULL.keys() - {"scaling", "large-train"}))
+def test_numbers_of_the_header_are_published(name: str) -> None:
+    # Those of the tables, which are indented, and what is followed by its unit.
+    rows = "\n".join(re.findall(r"^#   .*", header(name), re.M))
+    numbers = re.findall(r"(?<![\d.x])(\d+\.\d+|\d{3,}(?=  |M))", rows)
+    numbers += re.findall(r"(\d+(?:\.\d+)?) GFLOPS", header(name))
+    assert numbers
+    assert [n for n in numbers if float(n) not in PRINTED] == []
+
+
+def test_the_header_of_fuser_tells_both_costs() -> None:
+    words = " ".join(header("fuser").replace("#", " ").split())
+    told = re.search(r"counted so, expect (.*?)\. Today.*? cost: (.*?) GMACs", words)
+    assert told is not None
+    specs = [parse_model(name) for name in TABLE_4 if "fuse" in name]
+    counts = (cost.published_flops, cost.macs)
+    for numbers, count in zip(told.groups(), counts, strict=True):
+        for number, spec in zip(re.findall(r"\d+\.\d+", numbers), specs, strict=True):
+            expected = count(spec, 1000) / 1e9
+            error = half_a_digit(float(number))
+            assert float(number) == pytest.approx(expected, abs=error)
 
 
 PLAN = """

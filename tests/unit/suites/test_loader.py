@@ -807,6 +807,58 @@ def test_mistakes_in_builders_are_told_by_line(tmp_path: Path) -> None:
     ]
 
 
+BUILT = "{patch_size: 4, embed_dim: 8, num_heads: 1, depth: 2, builder:\n  %s}"
+
+
+@pytest.mark.parametrize(
+    ("builder", "message"),
+    [
+        (
+            "{function: tome, options: {r: null}}",
+            "builder.options.r: null is not a finite number, true, false or a word",
+        ),
+        (
+            "{function: tome, options: {r: .nan}}",
+            "builder.options.r: NaN is not a finite number, true, false or a word",
+        ),
+        (
+            "{function: tome, options: {r: {a: 1}}}",
+            'builder.options.r: {"a": 1} is not a finite number, true, false or a word',
+        ),
+        (
+            "{function: tome, options: {r: '8'}}",
+            "builder.options.r: '8' is a text, and in the model's name it would be the"
+            " value 8; 8 without quotes would be right",
+        ),
+        (
+            '{function: tome, options: {r: "a\\nb"}}',
+            "builder.options.r: 'a\\nb' is not a word: it has blanks at an end, or"
+            " characters that cannot be printed",
+        ),
+        (
+            "{function: tome, options: {a-b: 8}}",
+            "builder.options.a-b: 'a-b' is not a name that Python code could define",
+        ),
+        (
+            "{function: to me}",
+            "builder.function: 'to me' is not a name that Python code could define",
+        ),
+        (
+            "{function: random, options: {keep: 4, place: 2}}",
+            "builder: 'ViT-d8h1m32l2/4+random(keep=4,place=2)' cannot be built:"
+            " random(place=2) makes no sense: the index of a block from 0 to 1 would be"
+            " right",
+        ),
+    ],
+)
+def test_what_a_builder_cannot_be_called_with_is_one_sentence(
+    builder: str, message: str
+) -> None:
+    with pytest.raises(SuiteError) as caught:
+        parse_suite(f"models: {BUILT % builder}\nmode: infer", "suite.yaml")
+    assert str(caught.value) == f"suite.yaml:2: models.{message}"
+
+
 @pytest.mark.parametrize(
     "model",
     [

@@ -183,7 +183,18 @@ def test_variants_have_their_published_sizes(
         ("ViViT-L/16x2:encoder4", "ViViT-L/16x2:encoder4"),
         ("ViViT-B/16x2:token:encoder[24]", "ViViT-B/16x2[24]:encoder:token"),
         ("ViT-B/16+tome(r=8, b=1)+TL8@6", "ViT-B/16+TL8@6+tome(b=1,r=8)"),
+        ("ViT-B/16+tome(r=8)@384", "ViT-B/16@384+tome(r=8)"),
+        ("ViT-B/16+tome:map@384[21]", "ViT-B/16[21]@384:map+tome"),
+        ("ViT-B/16+my.py:build@384", "ViT-B/16@384+my.py:build"),
+        ("ViT-B/16+my.py:build:token[21]", "ViT-B/16[21]:token+my.py:build"),
+        ("my.py:build(k=2)@384+TL8@1/2", "ViT-B/16@384+TL8@6+my.py:build(k=2)"),
+        ("ViT-B/16+pool2@6@384:map", "ViT-B/16@384:map+pool2@6"),
+        ("ViT-B/16+poolside@384", "ViT-B/16@384+poolside"),
         ("my_models.py:build", "ViT-B/16+my_models.py:build"),
+        (
+            "ViT-B/16+tome(a=nan,b=inf,c=1e999,d=-2,e=1e-3,f=1/2)",
+            "ViT-B/16+tome(a=nan,b=inf,c=1e999,d=-2,e=0.001,f=1/2)",
+        ),
     ],
 )
 def test_name_prints_in_one_order_without_defaults(read: str, printed: str) -> None:
@@ -241,7 +252,10 @@ def test_pooling_is_read_alone_relative_to_the_depth() -> None:
     assert parse_grid_pool("pool2@1/4,4", 8) == GridPoolSpec(window=2, places=(2, 4))
 
 
-QUOTES = "a name with brackets or commas wants quotes in YAML flow lists and in shells"
+QUOTES = (
+    "a name with brackets, parentheses or commas wants quotes in YAML flow lists and in"
+    " shells"
+)
 BEGINNING = (
     "a name begins with variant and patch size, as in ViT-B/16,"
     " or with those of a tubelet, as in ViViT-B/16x2"
@@ -258,6 +272,16 @@ VARIANT_LIST = "is not one of Ti, S, B, L, H, g, G"
         ("ViT-B", BEGINNING),
         ("vit_base_patch16_224", BEGINNING),
         ("ViT-B/16[24", f"'[24' has no closing bracket; {QUOTES}"),
+        (
+            "ViT-B/16+random(keep=16",
+            f"'(keep=16' has no closing parenthesis; {QUOTES}",
+        ),
+        (
+            "ViT-B/16(r=8)",
+            "'(r=8)' is not [depth], @size, :token, +TL<tokens>@place,"
+            " +pool<window>@place or a builder such as +tome(r=8)",
+        ),
+        ("vit_base+my.py:build", BEGINNING),
         ("ViT-B/16[x]", "'[x]' is not a depth such as [21] or [24+11]"),
         ("ViT-B/16[0]", "depth: 0 is not greater than 0"),
         ("ViT-B/16@", "'@' is not an image size such as @384"),
@@ -363,6 +387,12 @@ def test_wrong_name_says_which_part_and_what_would_be_right(
     with pytest.raises(SuiteError) as caught:
         parse_model(name)
     assert str(caught.value) == f"{name!r} cannot be built: {why}"
+
+
+def test_words_of_options_are_numbers_only_where_these_are_finite() -> None:
+    builder = parse_model("ViT-B/16+tome(a=nan,b=-inf,c=1e999,d=8,e=0.5)").builder
+    assert builder is not None
+    assert builder.options == {"a": "nan", "b": "-inf", "c": "1e999", "d": 8, "e": 0.5}
 
 
 def test_endless_name_is_refused() -> None:

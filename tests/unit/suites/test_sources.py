@@ -3,9 +3,11 @@
 import hashlib
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from tlbench.errors import SuiteError
 from tlbench.suites import sources
@@ -128,6 +130,37 @@ def test_a_null_character_is_no_python(tmp_path: Path) -> None:
     assert why.endswith(" is not Python: source code string cannot contain null bytes")
 
 
+def test_a_mark_at_the_begin_of_a_file_is_no_python_but_counts_for_the_digest(
+    tmp_path: Path,
+) -> None:
+    data = b"\xef\xbb\xbf" + PLAIN.encode()
+    (tmp_path / "my.py").write_bytes(data)
+    found = Sources(tmp_path)
+    builder = found.resolve(parse_model("my.py:build")).builder
+    assert builder is not None
+    assert builder.sha256 == hashlib.sha256(data).hexdigest()
+    assert found.texts == {"my.py": PLAIN}
+
+
+def test_warnings_about_a_users_code_are_not_told(tmp_path: Path) -> None:
+    (tmp_path / "my.py").write_text(PLAIN + "x = '\\d'\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert resolve(tmp_path, "my.py:build").sha256
+
+
+def test_a_link_to_itself_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "my.py").symlink_to("my.py")
+    why = problem(tmp_path, "my.py:build")
+    assert why.startswith(f"{tmp_path}/my.py cannot be read: Too many levels of symb")
+
+
+@pytest.mark.parametrize("file", ["a\0.py", "a\n.py", " a.py"])
+def test_the_name_of_a_file_can_be_printed(file: str) -> None:
+    with pytest.raises(ValidationError, match="is not a name: it has blanks at an end"):
+        BuilderSpec(function="build", file=file)
+
+
 def test_a_file_of_the_largest_size_is_taken(tmp_path: Path) -> None:
     source = PLAIN + "#" * (sources.MAX_SIZE - len(PLAIN))
     (tmp_path / "my.py").write_text(source)
@@ -184,6 +217,18 @@ def test_a_builder_has_to_take_the_model(tmp_path: Path) -> None:
     )
 
 
+def test_an_option_behind_the_model_has_to_have_a_name(tmp_path: Path) -> None:
+    source = "def build(model, keep, place, /, step): ...\n"
+    assert problem(tmp_path, "my.py:build(step=3)", source) == (
+        "my.py:1: build() takes keep, place by position only, and options are given by"
+        " name"
+    )
+    source = "def build(model, keep=3, /, step=2): ...\n"
+    why = problem(tmp_path, "my.py:build(keep=3)", source)
+    assert why == "build() takes no option 'keep'; did you mean 'step'?"
+    assert resolve(tmp_path, "my.py:build(step=3)").sha256
+
+
 def test_a_file_that_was_edited_since_is_refused(tmp_path: Path) -> None:
     (tmp_path / "my.py").write_text(PLAIN)
     model = Sources(tmp_path).resolve(parse_model("my.py:build"))
@@ -224,6 +269,58 @@ def test_own_builders_that_are_not_there_are_told(
     tmp_path: Path, name: str, why: str
 ) -> None:
     assert problem(tmp_path, f"ViT-B/16+{name}") == why
+
+
+@pytest.mark.parametrize(
+    ("name", "call", "right"),
+    [
+        ("tome(r=-1)", "tome(r=-1)", "a whole number from 0 to 65536"),
+        ("tome(r=2.5)", "tome(r=2.5)", "a whole number from 0 to 65536"),
+        ("tome(r=true)", "tome(r=true)", "a whole number from 0 to 65536"),
+        ("random(keep=0,place=3)", "random(keep=0)", "a whole number from 1 to 196"),
+        (
+            "random(keep=197,place=3)",
+            "random(keep=197)",
+            "a whole number from 1 to 196",
+        ),
+        (
+            "random(keep=8,place=1/2)",
+            "random(place=1/2)",
+            "the index of a block from 0 to 11",
+        ),
+        (
+            "stride(step=2,place=12)",
+            "stride(place=12)",
+            "the index of a block from 0 to 11",
+        ),
+        ("stride(step=0,place=3)", "stride(step=0)", "a whole number from 1 to 65536"),
+    ],
+)
+def test_values_of_own_builders_that_make_no_sense_are_told(
+    tmp_path: Path, name: str, call: str, right: str
+) -> None:
+    why = problem(tmp_path, f"ViT-B/16+{name}")
+    assert why == f"{call} makes no sense: {right} would be right"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ViViT-B/16x2+random(keep=3136,place=0)",
+        "ViT-B/16[2]+stride(step=14,place=1)",
+        "ViT-B/16:token+tome(r=0)",
+    ],
+)
+def test_the_ends_of_what_makes_sense_are_taken(tmp_path: Path, name: str) -> None:
+    assert resolve(tmp_path, name).function in OWN_BUILDERS
+
+
+@pytest.mark.parametrize(
+    "part", ["ViT-B/16+TL8@6", "ViT-B/16+pool2@6", "ViViT-B/16x2:attention"]
+)
+def test_own_builders_take_plain_blocks_only(tmp_path: Path, part: str) -> None:
+    with pytest.raises(SuiteError, match=r"tome\(\) takes a plain ViT or joint ViViT"):
+        resolve(tmp_path, f"{part}+tome(r=8)")
 
 
 def test_files_are_parsed_without_torch() -> None:

@@ -1,8 +1,10 @@
 """Operations by module, as torch and DeepSpeed count them, against the closed form."""
 
+import os
 from collections import Counter
-from typing import Any
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from torch import Tensor, nn
@@ -35,11 +37,6 @@ KINDS = [
 def built(spec: ModelSpec, attention: Attention = "auto") -> nn.Module:
     with torch.device("meta"):
         return build_model(spec, 7, attention=attention)
-
-
-@pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DS_ACCELERATOR", "cpu")  # set by the profiler where it is not
 
 
 def test_b16_has_the_published_number_of_multiply_adds() -> None:
@@ -84,6 +81,17 @@ def test_profiler_leaves_torch_as_it_was() -> None:
     profile_macs(built(parse_model(TINY)), (3, 16, 16))
     after = (nn.functional.linear, torch.Tensor.matmul, nn.functional.gelu)
     assert after == before
+
+
+def test_profiler_leaves_the_environment_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("DS_ACCELERATOR", raising=False)
+    profile_macs(built(parse_model(TINY)), (3, 16, 16))
+    assert "DS_ACCELERATOR" not in os.environ
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    profile_macs(built(parse_model(TINY)), (3, 16, 16))
+    assert os.environ["DS_ACCELERATOR"] == "cpu"
 
 
 class Einsum(nn.Module):
@@ -132,16 +140,30 @@ def test_work_that_no_layer_stands_for_is_named() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("path", "enclosing"), [("a.b.c", "a"), ("a.x", "a"), ("x.y", ""), ("x", "")]
+)
+def test_work_of_a_module_belongs_to_the_nearest_one_that_was_called(
+    path: str, enclosing: str
+) -> None:
+    assert flops._enclosing(path, {"": None, "a": None, "a.b.c": None}) == enclosing
+    assert flops._enclosing(path, {}) == ""
+
+
 def test_too_much_work_is_not_profiled() -> None:
-    assert why_not_profiled(10**6, flops.PROFILER_MAX_MACS) is None
-    reason = why_not_profiled(10**6, 481_825_350_656)
+    limit, macs = flops.PROFILER_MAX_MACS, 481_825_350_656
+    assert why_not_profiled(10**6, limit, 10**6, limit) is None
+    reason = why_not_profiled(10**6, macs, 10**6, limit)
     assert reason == "482 GMACs would have to be executed; it is run up to 60"
+    assert why_not_profiled(10**6, macs, 10**6) is None
 
 
 def test_what_does_not_fit_is_not_profiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    class LittleMemory:
-        available = 7_999_999
-
-    monkeypatch.setattr(flops.psutil, "virtual_memory", LittleMemory)
-    reason: Any = why_not_profiled(10**6, 10**9)
-    assert reason == "it would need 8,000,000 bytes of memory, and 7,999,999 are free"
+    memory = SimpleNamespace(available=6 * 2**20)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    params, activation_bytes = 2**20, 2**20  # five bytes a parameter
+    assert why_not_profiled(params, 10**9, activation_bytes) is None
+    memory.available = 3 * 2**20
+    assert why_not_profiled(params, 10**9, activation_bytes) == (
+        "it would need 6.00 MiB of memory, and 3.00 MiB are free"
+    )

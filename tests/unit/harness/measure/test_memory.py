@@ -1,5 +1,7 @@
 """The peak of a pass: what its steps need, and nothing of what was before."""
 
+import ctypes
+
 import pytest
 import torch
 
@@ -90,3 +92,10 @@ def test_a_kernel_that_keeps_its_peak_leaves_the_value_unknown(
         Metric("peak_memory_host_rss_bytes", None, CANNOT_RESET),
         Metric("peak_memory_host_growth_bytes", None, CANNOT_RESET),
     )
+
+
+def test_a_heap_that_cannot_grow_has_no_more_free_blocks_to_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ctypes, "CFUNCTYPE", lambda *_: lambda _: lambda _: None)
+    assert memory._take_free_blocks() == []

@@ -33,6 +33,9 @@ TINY = ModelSpec(
     patch_size=4, image_size=16, embed_dim=16, depth=3, num_heads=2, mlp_dim=32
 )
 LEARNER = TokenLearnerSpec(num_tokens=4, place=1)
+ENCODER = TINY.model_copy(
+    update={"video": VideoSpec(num_frames=4, factorisation="encoder", temporal_depth=2)}
+)
 SPECS = {
     "plain": (TINY, "embedding before head"),
     "map head": (
@@ -55,15 +58,10 @@ SPECS = {
         ),
         "embedding before tokenizer after head",
     ),
-    "factorised encoder": (
-        TINY.model_copy(
-            update={
-                "video": VideoSpec(
-                    num_frames=4, factorisation="encoder", temporal_depth=2
-                )
-            }
-        ),
-        "embedding before after head",
+    "factorised encoder": (ENCODER, "embedding before temporal head"),
+    "factorised encoder with TokenLearner": (
+        ENCODER.model_copy(update={"token_learner": LEARNER}),
+        "embedding before tokenizer after temporal head",
     ),
 }
 
@@ -153,11 +151,12 @@ def test_what_lies_between_the_modules_counts_to_the_one_before(
 
 
 def test_the_time_of_a_stage_is_its_median_step(clock: FakeClock) -> None:
-    network = nn.Sequential(Work(clock), Work(clock, 1.0))
+    varying = Work(clock)
+    network = nn.Sequential(varying, Work(clock, 1.0))
     durations = iter([9.0, 1.0, 2.0, 3.0, 50.0])
 
     def step() -> None:
-        network[0].duration_s = next(durations)
+        varying.duration_s = next(durations)
         network(torch.zeros(1))
 
     of: dict[str, Stage] = {"0": "embedding", "1": "head"}
@@ -226,10 +225,16 @@ def test_the_ceiling_is_the_speedup_without_the_blocks_after() -> None:
     assert stages._removal_ceiling(times) == Metric("removal_ceiling_ratio", 3.0)
 
 
-def test_a_model_that_reduces_nothing_has_no_ceiling() -> None:
-    model = build_model(TINY, 7)
-    walk = list(layers(TINY, 7))
-    metrics = measure_stages(model, step_of(model, TINY), walk, CPU, 0.0)
+def test_blocks_over_time_are_no_part_of_the_ceiling() -> None:
+    times: dict[Stage, float] = {"before": 2.0, "after": 1.0, "temporal": 1.0}
+    assert stages._removal_ceiling(times) == Metric("removal_ceiling_ratio", 4 / 3)
+
+
+@pytest.mark.parametrize("plain", [TINY, ENCODER], ids=["image", "factorised encoder"])
+def test_a_model_that_reduces_nothing_has_no_ceiling(plain: ModelSpec) -> None:
+    model = build_model(plain, 7)
+    walk = list(layers(plain, 7))
+    metrics = measure_stages(model, step_of(model, plain), walk, CPU, 0.0)
     assert Metric("removal_ceiling_ratio", None, NOTHING_AFTER) in metrics
 
 

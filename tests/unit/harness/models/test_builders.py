@@ -59,6 +59,7 @@ def test_own_builders_take_the_options_that_suites_know(name: str) -> None:
         inspect.signature(getattr(sys.modules[module], function)).parameters.values()
     )
     assert tuple(p.name for p in parameters[1:]) == OWN_BUILDERS[name]
+    assert {p.kind for p in parameters[1:]} == {inspect.Parameter.KEYWORD_ONLY}
     assert all(p.default is inspect.Parameter.empty for p in parameters)
 
 

@@ -19,35 +19,37 @@ from tlbench.errors import UnknownCostError
 from tlbench.models import cost
 from tlbench.models.memory import (
     BUCKET_ELEMENTS,
+    ZERO_STAGES,
     MemoryForecast,
     forecast_memory,
     memory_settings,
     predicted_growth_bytes,
     predicted_memory_bytes,
+    sample_activation_bytes,
 )
 from tlbench.models.vit import attention_kernel, build_model
-from tlbench.suites.model_spec import BuilderSpec, ModelSpec, TokenLearnerSpec
+from tlbench.suites.model_spec import BuilderSpec, ModelSpec
 from tlbench.suites.names import parse_model
-from tlbench.suites.spec import Attention, Case, Mode, Parallelism
+from tlbench.suites.spec import Attention, Case, Mode, Optimizer, Parallelism
 
 TINY = ModelSpec(
     patch_size=4, image_size=32, embed_dim=32, depth=3, num_heads=2, mlp_dim=80
 )
-SMALL = ModelSpec(
-    patch_size=8, image_size=96, embed_dim=96, depth=3, num_heads=3, mlp_dim=384
-)
-LEARNERS = {
-    "plain": None,
-    "v1.1": TokenLearnerSpec(num_tokens=8, place=1),
-    "v1": TokenLearnerSpec(num_tokens=8, place=1, version="v1"),
-    "v1 fused": TokenLearnerSpec(num_tokens=8, place=1, version="v1", fuse=True),
-}
+IMAGES, CLIPS = "ViT-d96h4m384l3/8@96", "ViViT-d96h4m384l3/8x2@48x8"
+KINDS = [
+    *(IMAGES + part for part in ("", ":token", ":map", "+pool2@1")),
+    *(IMAGES + part for part in ("+TL8@1", "+TL8v1@1", "+TL8v1fuse@1")),
+    *(
+        CLIPS + part
+        for part in ("", ":encoder2", ":attention", ":dotproduct", "+TL8@1")
+    ),
+]
 
 
-@pytest.fixture(params=LEARNERS)
+@pytest.fixture(params=KINDS)
 def model(request: pytest.FixtureRequest) -> ModelSpec:
     """A small model of each kind."""
-    return SMALL.model_copy(update={"token_learner": LEARNERS[request.param]})
+    return parse_model(request.param)
 
 
 # Against torch.
@@ -88,7 +90,6 @@ class PeakBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
 
 def growth_of_a_step(case: Case) -> int:
     """Bytes that the results of one step hold at the peak, over those before it."""
-    size = case.model.image_size
     memory = PeakBytes()
     with memory, attention_kernel(case.attention):
         network = build_model(
@@ -97,14 +98,14 @@ def growth_of_a_step(case: Case) -> int:
             attention=case.attention,
             gradient_checkpointing=case.gradient_checkpointing,
         )
-        images = torch.randn(case.micro_batch_size, 3, size, size)
+        samples = torch.randn(case.micro_batch_size, *case.model.sample_shape)
         before = memory.peak = memory.now
         if case.mode == "infer":
             with torch.no_grad():
-                network(images)
+                network(samples)
         else:
             for _ in range(case.accumulation):
-                network(images).sum().backward()
+                network(samples).sum().backward()
     return memory.peak - before
 
 
@@ -130,11 +131,9 @@ def test_predicted_growth_holds_with_gradient_checkpointing(model: ModelSpec) ->
 
 
 def test_predicted_growth_holds_with_accumulated_gradients() -> None:
+    optimizer = Optimizer(gradient_accumulation_steps=2)
     case = Case(
-        model=SMALL,
-        mode="train",
-        batch_size=4,
-        optimizer={"gradient_accumulation_steps": 2},
+        model=parse_model(IMAGES), mode="train", batch_size=4, optimizer=optimizer
     )
     growth = growth_of_a_step(case)
     assert predicted_growth_bytes(case) == pytest.approx(growth, rel=0.1)
@@ -142,25 +141,24 @@ def test_predicted_growth_holds_with_accumulated_gradients() -> None:
 
 def tracked_peak_bytes(case: Case) -> int:
     """The peak of the second training step, by torch's tracker under fake tensors."""
-    size = case.model.image_size
     with torch.device("meta"):
         network = build_model(case.model, case.num_classes)
     with FakeTensorMode(allow_non_fake_inputs=True):
         network.to_empty(device="cpu")
         optimizer = torch.optim.AdamW(network.parameters())
-        images = torch.randn(case.batch_size, 3, size, size)
-        tracker = MemTracker()  # type: ignore[no-untyped-call]  # torch's own
-        tracker.track_external(network, optimizer, images)
+        samples = torch.randn(case.batch_size, *case.model.sample_shape)
+        tracker = MemTracker()
+        tracker.track_external(network, optimizer, samples)
         with tracker:
-            train_step(network, optimizer, images)  # makes AdamW's moments
+            train_step(network, optimizer, samples)  # makes AdamW's moments
             tracker.reset_mod_stats()
-            train_step(network, optimizer, images)
+            train_step(network, optimizer, samples)
         snapshot = tracker.get_tracker_snapshot("peak")
     return sum(parts["Total"] for parts in snapshot.values())
 
 
-def train_step(network: nn.Module, optimizer: Any, images: Tensor) -> None:
-    network(images).sum().backward()
+def train_step(network: nn.Module, optimizer: Any, samples: Tensor) -> None:
+    network(samples).sum().backward()
     optimizer.step()
     optimizer.zero_grad()
 
@@ -217,16 +215,53 @@ def test_the_total_is_the_sum_of_the_parts_on_the_device() -> None:
     assert predicted_memory_bytes(case) == forecast_memory(case).total_bytes
 
 
-@pytest.mark.parametrize("offload", ["optimizer", "all"])
-def test_what_is_offloaded_is_on_the_host_and_not_on_the_device(offload: str) -> None:
-    parallelism = {"world_size": 2, "zero_stage": 3}
-    kept = forecast_memory(train(parallelism=parallelism))
-    moved = forecast_memory(train(parallelism=parallelism | {"offload": offload}))
-    assert moved.optimizer_bytes == 0
-    assert moved.gradients_bytes == kept.gradients_bytes
+@pytest.mark.parametrize(
+    ("precision", "zero_stage", "parts", "on_device", "on_host"),
+    [  # bytes of each parameter, whole; over two ranks
+        # On the host: moments, master copy and gradients in fp32 are 16. Besides, in
+        # the precision of the case, new weights (1, 2) or summed gradients (3).
+        ("bf16", 1, 1, 2, 18 / 2),
+        ("bf16", 2, 1, 0, 18 / 2),
+        ("bf16", 3, 1, 0, 18 / 2),
+        ("fp32", 1, 1, 4, 20 / 2),
+        ("fp32", 2, 1, 0, 20 / 2),
+        ("fp32", 3, 1, 0, 20 / 2),
+        # ZeRO 2 sums accumulated gradients there too, ZeRO 1 on the device.
+        ("bf16", 1, 4, 2, 18 / 2),
+        ("bf16", 2, 4, 0, 20 / 2),
+        ("bf16", 3, 4, 0, 18 / 2),
+    ],
+)
+def test_offload_moves_the_states_and_gradients_of_a_rank_to_the_host(
+    precision: str, zero_stage: int, parts: int, on_device: float, on_host: float
+) -> None:
+    parallelism = {"world_size": 2, "zero_stage": zero_stage}
+    settings: dict[str, Any] = {
+        "batch_size": 8,
+        "precision": precision,
+        "optimizer": {"gradient_accumulation_steps": parts},
+    }
+    kept = forecast_memory(train(parallelism=parallelism, **settings))
+    offloaded = parallelism | {"offload": "optimizer"}
+    moved = forecast_memory(train(parallelism=offloaded, **settings))
+    params = cost.params(TINY, 1000)
+    assert moved.gradients_bytes == on_device * params
+    assert moved.host_bytes == pytest.approx(on_host * params, abs=2)
+    assert (moved.optimizer_bytes, kept.host_bytes) == (0, 0)
+    assert moved.weights_bytes == kept.weights_bytes
     assert moved.activations_bytes == kept.activations_bytes
-    assert moved.host_bytes == kept.total_bytes - moved.total_bytes
-    assert (moved.weights_bytes < kept.weights_bytes) == (offload == "all")
+
+
+def test_offload_of_all_moves_the_weights_too() -> None:
+    parallelism = {"world_size": 2, "zero_stage": 3}
+    states, everything = (
+        forecast_memory(train(parallelism=parallelism | {"offload": offload}))
+        for offload in ("optimizer", "all")
+    )
+    weights = 4 * cost.params(TINY, 1000) / 2
+    assert everything.host_bytes - states.host_bytes == weights
+    head = 2 * 32 + 32 * 1000 + 1000  # the largest layer, gathered while it runs
+    assert everything.weights_bytes == 4 * head == states.weights_bytes - weights
 
 
 def test_a_suite_is_forecast_in_each_precision_and_zero_stage() -> None:
@@ -234,13 +269,19 @@ def test_a_suite_is_forecast_in_each_precision_and_zero_stage() -> None:
         batch_size=4, parallelism={"world_size": 4, "zero_stage": 3, "offload": "all"}
     )
     settings = {(s.precision, s.zero_stage): s.memory for s in memory_settings(case)}
-    assert list(settings) == [(p, z) for p in ("fp32", "bf16") for z in range(4)]
+    assert list(settings) == [(p, z) for p in ("fp32", "bf16") for z in ZERO_STAGES]
     assert settings["fp32", 3] == forecast_memory(case)
     # Each stage offloads what it can: nothing, the states, and the weights too.
-    on_host = [settings["fp32", stage].host_bytes for stage in range(4)]
+    on_host = [settings["fp32", stage].host_bytes for stage in ZERO_STAGES]
     assert on_host[0] == 0 < on_host[1] == on_host[2] < on_host[3]
     half = settings["bf16", 0].activations_bytes
     assert half == settings["fp32", 0].activations_bytes / 2
+
+
+def test_one_sample_takes_its_activations_in_fp32() -> None:
+    case = Case(model=TINY, mode="infer", batch_size=4)
+    four = forecast_memory(case).activations_bytes
+    assert 4 * sample_activation_bytes(TINY) == four
 
 
 def test_inference_has_weights_and_activations_in_each_precision() -> None:
@@ -306,7 +347,7 @@ def test_growth_is_not_predicted_where_deepspeed_keeps_gradients(
 
 def test_profile_needs_no_memory() -> None:
     case = Case(model=TINY, mode="profile")
-    assert predicted_memory_bytes(case) == 0
+    assert predicted_memory_bytes(case) == predicted_growth_bytes(case) == 0
     assert list(memory_settings(case)) == []
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tlbench.errors import TrialError
 from tlbench.models.opponents import (
     Matching,
     MergedNorm,
@@ -417,7 +418,7 @@ def test_opponents_read_clips(name: str) -> None:
 def test_opponents_refuse_a_model_without_plain_blocks(name: str, model: str) -> None:
     with torch.device("meta"):
         built = build_model(parse_model(model), 10)
-        with pytest.raises(ValueError, match="take all blocks of a plain ViT or joint"):
+        with pytest.raises(TrialError, match="take all blocks of a plain ViT or joint"):
             OPPONENTS[name](built)
 
 
@@ -442,11 +443,11 @@ def test_opponents_refuse_a_model_without_plain_blocks(name: str, model: str) ->
 def test_opponents_refuse_what_makes_no_sense(
     function: Any, options: dict[str, int], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(TrialError, match=message):
         function(build(), **options)
 
 
 def test_more_tokens_than_there_are_cannot_be_kept() -> None:
     model = drop_random_tokens(build(), keep=37, place=1)
-    with pytest.raises(ValueError, match="keep=37 is more than the 36 patch tokens"):
+    with pytest.raises(TrialError, match="keep=37 is more than the 36 patch tokens"):
         model(images())

@@ -1,7 +1,6 @@
 """The NumPy formulas: small enough to do by hand, and whole models beside torch's."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from tlbench.models import reference
 from tlbench.models.reference import Array, Weights
 from tlbench.models.vit import build_model
 from tlbench.suites.names import parse_model
+from tlbench.suites.spec import Attention
 
 BASE = "ViT-d24h3m40l3/4@19"  # a 4 x 4 grid; three pixels at the border are lost
 
@@ -56,6 +56,28 @@ def test_convolution_does_not_turn_its_kernel_around() -> None:
     assert moved[0, :, :, 0].tolist() == [[1, 0], [3, 0]]
 
 
+def convolve3x3_by_loops(image: Array, kernel: Array) -> Array:
+    _, height, width, _ = image.shape
+    out = np.zeros((*image.shape[:3], kernel.shape[0]))
+    for row in range(height):
+        for column in range(width):
+            for i in range(3):
+                for j in range(3):
+                    y, x = row + i - 1, column + j - 1
+                    if 0 <= y < height and 0 <= x < width:
+                        out[:, row, column] += image[:, y, x] @ kernel[:, :, i, j].T
+    return out
+
+
+def test_convolution_is_that_of_every_position_on_its_own(
+    random: np.random.Generator,
+) -> None:
+    image = random.standard_normal((2, 3, 5, 4))
+    kernel = random.standard_normal((6, 4, 3, 3))
+    expected = convolve3x3_by_loops(image, kernel)
+    assert np.abs(reference.convolve3x3(image, kernel) - expected).max() < 1e-13
+
+
 def test_patches_are_cut_by_rows() -> None:
     image = np.arange(2 * 3.0).reshape(1, 1, 2, 3)  # 0 1 2 / 3 4 5, one column too many
     assert reference.patches(image, 1)[0, :, 0].tolist() == [0, 1, 2, 3, 4, 5]
@@ -72,15 +94,18 @@ def test_v1_pools_one_channel_evenly(pooling: Any, token: float) -> None:
     assert tokens.item() == pytest.approx(token)
 
 
-def masking_by_hand() -> Weights:
-    """An MLP that gives the logits log 3 and 0 to positions (1, 0) and (0, 1)."""
+def masking_by_hand(other_tokens: int = 0) -> Weights:
+    """An MLP that gives the logits log 3 and 0 to positions (1, 0) and (0, 1).
+
+    Those of the other tokens are 0.
+    """
     return {
         "norm.weight": np.ones(2),
         "norm.bias": np.zeros(2),
         "hidden.weight": np.array([[10.0, 0.0]]),  # LN: (1, -1), (-1, 1); gelu: 10, 0
         "hidden.bias": np.zeros(1),
-        "output.weight": np.array([[math.log(3) / 10]]),
-        "output.bias": np.zeros(1),
+        "output.weight": np.array([[math.log(3) / 10], *[[0.0]] * other_tokens]),
+        "output.bias": np.zeros(1 + other_tokens),
     }
 
 
@@ -94,39 +119,45 @@ def test_v1_1_by_hand() -> None:
     assert token.ravel().tolist() == pytest.approx([0.75, 0.25], 1e-4)
 
 
+def test_v1_by_hand() -> None:
+    # One position sees the centre of each kernel alone: 10, 10, 10, log 3.
+    taps = {0: [10.0, 0.0], 2: [1.0], 4: [1.0], 6: [math.log(3) / 10]}
+    w: dict[str, Array] = {"norm.weight": np.ones(2), "norm.bias": np.zeros(2)}
+    for index, tap in taps.items():
+        kernel = np.zeros((1, len(tap), 3, 3))
+        kernel[0, :, 1, 1] = tap
+        w[f"convolutions.{index}.weight"] = kernel
+    x = np.array([[[1.0, 0.0]]])  # LN: (1, -1)
+    assert reference.maps_v1(x, w, (1, 1)).item() == pytest.approx(0.75, 1e-4)
+    token = reference.token_learner_v1(x, w, (1, 1))
+    assert token.ravel().tolist() == pytest.approx([0.75, 0.0], 1e-4)
+
+
 def test_fuser_by_hand() -> None:
-    w = {f"token_masking.{name}": array for name, array in masking_by_hand().items()}
+    masking = masking_by_hand(other_tokens=1)
+    w = {f"token_masking.{name}": array for name, array in masking.items()}
     w |= {f"norm_{when}.weight": np.ones(2) for when in ("before", "after")}
     w |= {f"norm_{when}.bias": np.zeros(2) for when in ("before", "after")}
-    w |= {"mix.weight": np.array([[-1.0]]), "mix.bias": np.array([0.0])}
-    tokens, original = np.array([[[3.0, 1.0]]]), np.array([[[1.0, 0.0], [0.0, 1.0]]])
+    w |= {"mix.weight": np.array([[0.0, 1.0], [0.0, 0.0]]), "mix.bias": np.zeros(2)}
+    tokens = np.array([[[3.0, 1.0], [1.0, 3.0]]])
+    original = np.array([[[1.0, 0.0], [0.0, 1.0]]])
     fused = reference.token_fuser(tokens, original, w)
-    # LN (1, -1), mixed (-1, 1); sigmoids 3/4 at the first position, 1/2 at the second.
+    # LN (1, -1) and (-1, 1), of which the first becomes the second, the second nothing;
+    # the sigmoids of the first are 3/4 and 1/2.
     expected = [-0.75, 0.75, -0.5, 0.5]
     assert fused.ravel().tolist() == pytest.approx(expected, 1e-4)
 
 
-def test_maps_keep_their_kind(random: np.random.Generator) -> None:
-    model = build_model(parse_model(f"{BASE}+TL5v1@1"), 7)
-    x = random.standard_normal((2, 16, 24))
-    w = reference.part(_arrays(model), "blocks.token_learner")
-    maps = reference.maps_v1(x, w, (4, 4))
-    assert maps.shape == (2, 5, 16)
-    assert ((maps > 0) & (maps < 1)).all()
-    model = build_model(parse_model(f"{BASE}+TL5@1"), 7)
-    w = reference.part(_arrays(model), "blocks.token_learner")
-    assert reference.maps_v11(x, w).sum(axis=-1) == pytest.approx(np.ones((2, 5)))
-
-
+@pytest.mark.parametrize("attention", ["auto", "eager"])
 @pytest.mark.parametrize(
-    "reduction", ["", "+TL5@1", "+TL5@0", "+TL20v1@2", "+TL5v1mean@1", "+TL5v1fuse@1",
-                  "+TL5fuse@0", "+TL5@3"],
+    "parts", ["", ":token", ":map", "+TL5@1", "+TL5@0", "+TL20v1@2", "+TL5v1mean@1",
+              "+TL5v1fuse@1", "+TL5fuse@0", "+TL5@3", ":map+TL5@1"],
 )  # fmt: skip
 def test_whole_models_give_what_torch_gives(
-    reduction: str, random: np.random.Generator
+    parts: str, attention: Attention, random: np.random.Generator
 ) -> None:
-    spec = parse_model(BASE + reduction)
-    model = build_model(spec, 7).double().eval()
+    spec = parse_model(BASE + parts)
+    model = build_model(spec, 7, attention=attention).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():  # no weight hides a mistake at its start
             noise = random.standard_normal(parameter.shape)
@@ -141,21 +172,33 @@ def test_whole_models_give_what_torch_gives(
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    ("parts", "unseen"),
     [
-        lambda w: w | {"blocks.token_learner.norm.bias": 1 + w["norm.bias"]},
-        lambda w: {**w, "blocks.1.attn.qkv.bias": 1 + w["blocks.1.attn.qkv.bias"]},
+        ("", []),
+        (":token", []),
+        (":map", []),
+        ("+TL5v1@1", []),
+        # A softmax does not see what is added to all of its inputs, nor a LayerNorm
+        # what is added to all channels.
+        ("+TL5@1", ["blocks.token_learner.token_masking.output.bias"]),
+        ("+TL5v1fuse@2", ["blocks.2.fuse.mix.bias"]),
     ],
 )
 def test_every_weight_counts(
-    spoil: Callable[[dict[str, Array]], Weights], random: np.random.Generator
+    parts: str, unseen: list[str], random: np.random.Generator
 ) -> None:
-    spec = parse_model(f"{BASE}+TL5v1@1")
-    w = {name: 0.3 * random.standard_normal(array.shape)
-         for name, array in _arrays(build_model(spec, 7)).items()}  # fmt: skip
+    spec = parse_model(BASE + parts)
+    w = {
+        name: 0.3 * random.standard_normal(array.shape)
+        for name, array in _arrays(build_model(spec, 7)).items()
+    }
     images = random.standard_normal((1, *spec.sample_shape))
     right = reference.vit(images, w, spec)
-    assert np.abs(reference.vit(images, spoil(w), spec) - right).max() > 1e-6
+    changes = {}
+    for name, array in w.items():
+        spoilt = {**w, name: array + 0.1 * random.standard_normal(array.shape)}
+        changes[name] = np.abs(reference.vit(images, spoilt, spec) - right).max()
+    assert [name for name, change in changes.items() if change < 1e-9] == unseen
 
 
 def _arrays(model: torch.nn.Module) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""TokenLearner and TokenFuser against their formulas, written out in NumPy.
+"""TokenLearner and TokenFuser against their formulas in NumPy.
 
 Shapes: B batch, N positions, D dim, S num_tokens.
 """
@@ -12,6 +12,8 @@ import pytest
 import torch
 from torch import nn
 
+from tlbench.models import reference
+from tlbench.models.reference import Array, Weights
 from tlbench.models.tokenlearner import (
     FusedBlock,
     MapPooling,
@@ -20,85 +22,12 @@ from tlbench.models.tokenlearner import (
     TokenLearnerV11,
 )
 
-Array = Any  # a NumPy array of float64; NumPy types what arithmetic gives as Any
-Weights = dict[str, Array]
-
 BUILDERS: dict[str, Callable[[int, int], MapPooling]] = {
     "v1": TokenLearner,
     "v1mean": lambda dim, tokens: TokenLearner(dim, tokens, pooling="mean"),
     "v1.1": TokenLearnerV11,
 }
 every_version = pytest.mark.parametrize("version", BUILDERS)
-
-
-# The formulas, from the paper and its public code.
-
-
-def layer_norm(x: Array, weight: Array, bias: Array) -> Array:
-    deviation = x - x.mean(axis=-1, keepdims=True)
-    variance = (deviation**2).mean(axis=-1, keepdims=True)
-    return deviation / np.sqrt(variance + 1e-6) * weight + bias
-
-
-def gelu(x: Array) -> Array:
-    inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
-    return 0.5 * x * (1 + np.tanh(inner))
-
-
-def sigmoid(x: Array) -> Array:
-    return 1 / (1 + np.exp(-x))
-
-
-def convolve3x3(image: Array, kernel: Array) -> Array:
-    """[B, H, W, C] with [O, C, 3, 3] -> [B, H, W, O], zeros beyond the border."""
-    _, height, width, _ = image.shape
-    out = np.zeros((*image.shape[:3], kernel.shape[0]))
-    for row in range(height):
-        for column in range(width):
-            for i in range(3):
-                for j in range(3):
-                    y, x = row + i - 1, column + j - 1
-                    if 0 <= y < height and 0 <= x < width:
-                        out[:, row, column] += image[:, y, x] @ kernel[:, :, i, j].T
-    return out
-
-
-def v1_maps(w: Weights, x: Array, grid_size: tuple[int, int]) -> Array:
-    batch, positions, dim = x.shape
-    image = layer_norm(x, w["norm.weight"], w["norm.bias"])
-    image = image.reshape(batch, *grid_size, dim)
-    for index in (0, 2, 4):
-        image = gelu(convolve3x3(image, w[f"convolutions.{index}.weight"]))
-    logits = convolve3x3(image, w["convolutions.6.weight"])
-    return sigmoid(logits.reshape(batch, positions, -1).transpose(0, 2, 1))
-
-
-def masking_logits(w: Weights, x: Array) -> Array:
-    """[B, N, D] -> [B, N, S]."""
-    w = {
-        name.removeprefix("token_masking."): value
-        for name, value in w.items()
-        if name.startswith("token_masking.")
-    }
-    hidden = layer_norm(x, w["norm.weight"], w["norm.bias"]) @ w["hidden.weight"].T
-    return gelu(hidden + w["hidden.bias"]) @ w["output.weight"].T + w["output.bias"]
-
-
-def v11_maps(w: Weights, x: Array) -> Array:
-    exponentials = np.exp(masking_logits(w, x))
-    return (exponentials / exponentials.sum(axis=1, keepdims=True)).transpose(0, 2, 1)
-
-
-def pool(maps: Array, x: Array) -> Array:
-    return np.einsum("bsn,bnd->bsd", maps, x)
-
-
-def fuse(w: Weights, tokens: Array, original: Array) -> Array:
-    before = layer_norm(tokens, w["norm_before.weight"], w["norm_before.bias"])
-    mixed = np.einsum("ts,bsd->btd", w["mix.weight"], before)
-    mixed = mixed + w["mix.bias"][None, :, None]
-    after = layer_norm(mixed, w["norm_after.weight"], w["norm_after.bias"])
-    return np.einsum("bns,bsd->bnd", sigmoid(masking_logits(w, original)), after)
 
 
 # Drawing inputs and weights.
@@ -133,27 +62,29 @@ def _seed() -> None:
 def test_v1_is_the_published_formula(pooling: Any, grid_size: tuple[int, int]) -> None:
     learner = randomised(TokenLearner(6, 3, grid_size, pooling=pooling))
     x = torch.randn(2, math.prod(grid_size), 6, dtype=torch.float64)
-    maps = v1_maps(weights_of(learner), x.numpy(), grid_size)
-    assert close(learner.attention(x), maps)
-    divisor = {"sum": 1, "mean": x.shape[1]}[pooling]
-    assert close(learner(x), pool(maps, x.numpy()) / divisor)
+    w = weights_of(learner)
+    assert close(learner.attention(x), reference.maps_v1(x.numpy(), w, grid_size))
+    tokens = reference.token_learner_v1(x.numpy(), w, grid_size, pooling)
+    assert close(learner(x), tokens)
 
 
 def test_v1_1_is_the_published_formula() -> None:
     learner = randomised(TokenLearnerV11(6, 3, hidden_dim=5))
     x = torch.randn(2, 7, 6, dtype=torch.float64)
-    maps = v11_maps(weights_of(learner), x.numpy())
-    assert close(learner.attention(x), maps)
-    assert close(learner(x), pool(maps, x.numpy()))
+    w = weights_of(learner)
+    assert close(learner.attention(x), reference.maps_v11(x.numpy(), w))
+    assert close(learner(x), reference.token_learner_v11(x.numpy(), w))
 
 
 def test_fuser_is_the_published_formula() -> None:
     fuser = randomised(TokenFuser(6, 3, hidden_dim=5))
     tokens = torch.randn(2, 3, 6, dtype=torch.float64)
     original = torch.randn(2, 7, 6, dtype=torch.float64)
-    expected = fuse(weights_of(fuser), tokens.numpy(), original.numpy())
+    w = weights_of(fuser)
+    expected = reference.token_fuser(tokens.numpy(), original.numpy(), w)
     assert close(fuser(tokens, original), expected)
-    masks = sigmoid(masking_logits(weights_of(fuser), original.numpy()))
+    masking = reference.part(w, "token_masking")
+    masks = reference.sigmoid(reference.masking(original.numpy(), masking))
     assert close(fuser.attention(original), masks)
 
 
@@ -162,55 +93,10 @@ def test_fused_block_adds_what_it_fused_to_its_input() -> None:
     fused = FusedBlock(block, TokenLearnerV11(6, 3), TokenFuser(6, 3))
     fused = randomised(fused)
     x = torch.randn(2, 7, 6, dtype=torch.float64)
-    tokens = pool(v11_maps(weights_of(fused.learn), x.numpy()), x.numpy())
-    inner = tokens @ weights_of(block)["weight"].T + weights_of(block)["bias"]
-    expected = x.numpy() + fuse(weights_of(fused.fuse), inner, x.numpy())
-    assert close(fused(x), expected)
-
-
-# Small enough to do by hand.
-
-
-@pytest.mark.parametrize(
-    ("version", "token"), [("v1", 5.0), ("v1mean", 1.25), ("v1.1", 2.5)]
-)
-def test_one_channel_is_pooled_evenly(version: str, token: float) -> None:
-    # LayerNorm over one channel gives 0 everywhere: sigmoid(0) = 1/2 of 1+2+3+4.
-    learner = BUILDERS[version](1, 2)
-    tokens = learner(torch.tensor([[[1.0], [2.0], [3.0], [4.0]]]))
-    assert tokens.flatten().tolist() == pytest.approx([token, token])
-
-
-def test_v1_1_by_hand() -> None:
-    learner = TokenLearnerV11(2, 1, hidden_dim=1)
-    masking = learner.token_masking
-    with torch.no_grad():  # LN: (1, -1) and (-1, 1); hidden: gelu(10), gelu(-10)
-        masking.hidden.weight.copy_(torch.tensor([[10.0, 0.0]]))
-        masking.output.weight.fill_(math.log(3) / 10)  # logits log 3 and 0
-    x = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
-    assert learner.attention(x).flatten().tolist() == pytest.approx([0.75, 0.25], 1e-4)
-    assert learner(x).flatten().tolist() == pytest.approx([0.75, 0.25], 1e-4)
-
-
-def test_v1_by_hand() -> None:
-    learner = TokenLearner(2, 1)
-    taps = [torch.tensor(tap) for tap in ([10.0, 0.0], 1.0, 1.0, math.log(3) / 10)]
-    with torch.no_grad():  # one position sees the centre tap only: 10, 10, 10, log 3
-        for conv, tap in zip(learner.convolutions[::2], taps, strict=True):
-            conv.get_parameter("weight")[0, :, 1, 1] = tap
-    token = learner(torch.tensor([[[1.0, 0.0]]]))
-    assert token.flatten().tolist() == pytest.approx([0.75, 0.0], 1e-4)
-
-
-def test_fuser_by_hand() -> None:
-    fuser = TokenFuser(2, 2)
-    with torch.no_grad():  # LN: (1, -1) and (-1, 1), which the mixing swaps
-        fuser.mix.weight.copy_(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
-        fuser.token_masking.output.weight.zero_()
-        fuser.token_masking.output.bias.copy_(torch.tensor([math.log(3), 0.0]))
-    tokens = torch.tensor([[[3.0, 1.0], [1.0, 3.0]]])
-    fused = fuser(tokens, torch.randn(1, 4, 2))  # 3/4 (-1, 1) + 1/2 (1, -1)
-    assert fused.flatten().tolist() == pytest.approx([-0.25, 0.25] * 4, 1e-4)
+    tokens = reference.token_learner_v11(x.numpy(), weights_of(fused.learn))
+    inner = reference.linear(tokens, weights_of(block))
+    added = reference.token_fuser(inner, x.numpy(), weights_of(fused.fuse))
+    assert close(fused(x), x.numpy() + added)
 
 
 # Properties.

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, unflatten
 from torch.nn.functional import gelu, layer_norm
 
 from tlbench.models.vit import build_model
@@ -66,12 +66,12 @@ def embed(w: Weights, clips: Tensor, name: str = "patch_embed.proj") -> Tensor:
                     :, :, 2 * t : 2 * t + 2, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4
                 ]
                 rows.append(torch.einsum("bcfhw,dcfhw->bd", tubelet, kernel) + bias)
-    return torch.stack(rows, dim=1).unflatten(1, (T, 9))
+    return unflatten(torch.stack(rows, dim=1), 1, (T, 9))
 
 
 def heads(w: Weights, x: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
     """Query, key and value, [B, T, N, H, E] each."""
-    qkv = dense(w, x, f"{name}.qkv").unflatten(-1, (3, H, D // H))
+    qkv = unflatten(dense(w, x, f"{name}.qkv"), -1, (3, H, D // H))
     query, key, value = qkv.unbind(-3)
     return query / math.sqrt(D // H), key, value
 
@@ -131,8 +131,9 @@ def pool(w: Weights, x: Tensor, kind: str) -> Tensor:
     if not kind.endswith(":map"):
         return x.mean(dim=2)
     query = dense(w, w["attn_pool.latent"], "attn_pool.q") / math.sqrt(D // H)
-    keys, values = dense(w, x, "attn_pool.kv").unflatten(-1, (2, H, -1)).unbind(-3)
-    query = query.unflatten(-1, (H, -1))[0, 0]  # [H, E]
+    kv = unflatten(dense(w, x, "attn_pool.kv"), -1, (2, H, -1))
+    keys, values = kv.unbind(-3)
+    query = unflatten(query, -1, (H, -1))[0, 0]  # [H, E]
     weights = torch.einsum("he,bgnhe->bghn", query, keys).softmax(-1)
     seen = torch.einsum("bghn,bgnhe->bghe", weights, values).flatten(-2)
     seen = dense(w, seen, "attn_pool.proj")
@@ -147,7 +148,7 @@ def reference(w: Weights, clips: Tensor, kind: str) -> Tensor:
         return dense(w, clip, "head")
     x = embed(w, clips)
     if kind in (":attention", ":dotproduct"):
-        x = x + w["pos_embed"].unflatten(1, (T, -1))
+        x = x + unflatten(w["pos_embed"], 1, (T, -1))
         block = time_space_block if kind == ":attention" else split_head_block
         for index in range(2):
             x = block(w, x, f"blocks.{index}")
@@ -166,7 +167,8 @@ def test_model_is_the_published_formula(kind: str, attention: Attention) -> None
 
 @every_model
 def test_eager_reaches_every_attention(kind: str) -> None:
-    for attention, is_fused in (("auto", True), ("eager", False)):
+    settings: dict[Attention, bool] = {"auto": True, "eager": False}
+    for attention, is_fused in settings.items():
         model = build_model(parse_model(TINY + kind), 5, attention=attention)
         flags = [m.fused_attn for m in model.modules() if hasattr(m, "fused_attn")]
         assert len(flags) >= 2
@@ -218,7 +220,7 @@ class Mixing(nn.Module):
 
 def test_a_module_per_time_step_sees_one_time_step() -> None:
     x = torch.randn(2, 12, 5)
-    expected = torch.cat([Mixing()(step) for step in x.split(4, dim=1)], dim=1)
+    expected = torch.cat([Mixing()(step) for step in x.chunk(3, dim=1)], dim=1)
     assert torch.equal(PerTimeStep(Mixing(), 3)(x), expected)
 
 
