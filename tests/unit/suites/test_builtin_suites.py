@@ -165,13 +165,12 @@ def test_first_model_is_a_plain_one_to_compare_with(name: str) -> None:
         assert "+" not in models(load_suite(name, scale=scale).cases)[0]
 
 
-def test_every_model_is_profiled_and_some_are_run(suite: Suite) -> None:
-    if suite.name == "smoke":
-        pytest.skip("smoke is about speed and accuracy")
-    profiled = models(case for case in suite.cases if case.mode == "profile")
-    assert profiled == models(suite.cases)
-    modes = {case.mode for case in suite.cases}
-    assert (modes == {"profile"}) == suite.name.endswith("(profile)")
+@pytest.mark.parametrize("scale", [None, *SCALES])
+@pytest.mark.parametrize("name", FULL)
+def test_every_model_is_profiled_and_some_are_run(name: str, scale: str | None) -> None:
+    cases = load_suite(name, scale=scale).cases
+    assert models(c for c in cases if c.mode == "profile") == models(cases)
+    assert ({case.mode for case in cases} == {"profile"}) == (scale == "profile")
 
 
 def test_every_cost_is_known_but_that_of_a_builder(suite: Suite) -> None:
@@ -212,14 +211,15 @@ def test_header_begins_with_the_command_and_says_cost_and_expectation(
         assert "`tlbench plan`" in header(name)
 
 
-def test_costs_of_the_header_are_the_trials_that_are_planned(suite: Suite) -> None:
-    if suite.name == "smoke" or suite.name.endswith("(profile)"):
-        pytest.skip("its header tells no number of trials")
-    name, _, scale = suite.name.partition(" ")
-    words = " ".join(header(name).replace("#", " ").split())
-    told = re.search(rf"{'At cpu scale' if scale else 'Cost:'} (\d+) trials", words)
+@pytest.mark.parametrize(("scale", "words"), [(None, "Cost:"), ("cpu", "At cpu scale")])
+@pytest.mark.parametrize("name", FULL)
+def test_costs_of_the_header_are_the_trials_that_are_planned(
+    name: str, scale: str | None, words: str
+) -> None:
+    text = " ".join(header(name).replace("#", " ").split())
+    told = re.search(rf"{words} (\d+) trials", text)
     assert told is not None
-    assert int(told[1]) == len(order_trials(suite))
+    assert int(told[1]) == len(order_trials(load_suite(name, scale=scale)))
 
 
 PRINTED = {
