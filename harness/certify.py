@@ -209,8 +209,7 @@ def _counted_only(
     sources: Mapping[str, str],
 ) -> Certificate:
     """What torch counts of a builder's model: nothing else is known of it."""
-    source = None if builder.file is None else sources[builder.file]
-    counted = count_built_cost(spec, num_classes, source)
+    counted = count_built_cost(spec, num_classes, spec.source(sources))
     unknown = counted.reason or str(UnknownCostError(builder.function))
     return Certificate(
         model=model_name(spec),

@@ -60,10 +60,16 @@ class Forecast:
     """Per sample, forward and backward; None where nothing is trained, too."""
     memory_bytes: int | None
     """Per device, at the peak."""
-    memory: tuple[MemorySetting, ...]
-    """Its parts, in each precision and ZeRO stage; none for `profile`."""
     trial_time_s: float
     time_source: Literal["history", "estimate"]
+
+    @property
+    def memory(self) -> tuple[MemorySetting, ...]:
+        """The parts of the memory, in each precision and ZeRO stage.
+
+        None for `profile`, or for a builder's model.
+        """
+        return () if self.memory_bytes is None else tuple(memory_settings(self.case))
 
 
 def describe(forecast: Forecast) -> dict[str, Any]:
@@ -103,7 +109,7 @@ def describe_model(
         **(
             _closed_form_cost(spec, num_classes)
             if spec.builder is None
-            else _counted_cost(spec, num_classes, _source(spec, sources))
+            else _counted_cost(spec, num_classes, spec.source(sources))
         ),
         **spec.model_dump(mode="json", exclude={"name"}),
         "num_classes": num_classes,
@@ -139,13 +145,6 @@ def _counted_cost(
     }
 
 
-def _source(spec: ModelSpec, sources: Mapping[str, str]) -> str | None:
-    """The text of the user's file that the builder stands in."""
-    if spec.builder is None or spec.builder.file is None:
-        return None
-    return sources[spec.builder.file]
-
-
 def order_trials(suite: Suite) -> list[Trial]:
     """All trials of a run in order: shuffled blocks, one of each case in a block.
 
@@ -168,7 +167,7 @@ def order_trials(suite: Suite) -> list[Trial]:
             repeat,
             position,
             seed=suite.seed + repeat,
-            source=_source(case.model, suite.sources),
+            source=case.model.source(suite.sources),
         )
         for position, (case, repeat) in enumerate(planned)
     ]
@@ -200,7 +199,6 @@ def forecast(
                 if is_known and case.mode in TRAINING
                 else None,
                 memory_bytes=predicted_memory_bytes(case) if is_known else None,
-                memory=tuple(memory_settings(case)) if is_known else (),
                 trial_time_s=median(earlier)
                 if earlier
                 else _estimate_s(_without_builder(case), flops_per_s),

@@ -5,6 +5,7 @@ Shapes: N positions of one time step, T time steps (1 for images).
 
 import json
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Annotated, Literal, Self, get_args
 
@@ -222,6 +223,12 @@ class ModelSpec(Spec):
         """The same model with nothing that reduces its tokens."""
         reductions = {"token_learner": None, "grid_pool": None, "builder": None}
         return self.model_copy(update=reductions)
+
+    def source(self, texts: Mapping[str, str]) -> str | None:
+        """The text of the user's file that the builder stands in, by its name."""
+        if self.builder is None or self.builder.file is None:
+            return None
+        return texts[self.builder.file]
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:

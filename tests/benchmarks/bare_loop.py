@@ -14,7 +14,6 @@ what the setting itself is worth.
 """
 
 import argparse
-import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,9 +27,9 @@ from tlbench.measure.timing import host_clock
 from tlbench.statistics import compare_ratio
 from tlbench.suites.names import parse_model
 from tlbench.suites.spec import Case
+from turns import take_turns
 
 CASE = Case(model=parse_model("ViT-B/16"), mode="infer", batch_size=8, device="cpu")
-WARMUP_ROUNDS = 5
 TARGET = 0.02
 
 KEEP_FREED_MEMORY = """
@@ -114,29 +113,15 @@ def main() -> None:
                 "bare": bare_loop(threads, keeps_memory=True),
                 "default allocator": bare_loop(threads, keeps_memory=False),
             }
-            times = take_turns(sides, rounds)
+            rates = take_turns(sides, rounds, CASE.batch_size)
     for peer in ("bare", "default allocator"):
-        ratio = compare_ratio(times[peer], times["tlbench"], "higher", band=TARGET)
+        ratio = compare_ratio(rates[peer], rates["tlbench"], "higher", band=TARGET)
         low, high = ratio.interval or (float("nan"), float("nan"))
         print(
             f"tlbench over {peer}: {ratio.value:.4f} x the throughput,"
             f" 95 % interval {low:.4f} to {high:.4f} ({rounds} rounds);"
             f" within {TARGET:.0%}: {ratio.verdict}"
         )
-
-
-def take_turns(
-    sides: dict[str, Callable[[], float]], rounds: int
-) -> dict[str, dict[int, float]]:
-    """Images per second of every side in every round, the order shuffled in each."""
-    rates: dict[str, dict[int, float]] = {name: {} for name in sides}
-    order = random.Random(0)
-    for number in range(-WARMUP_ROUNDS, rounds):
-        for name in order.sample(list(sides), len(sides)):
-            step_time_s = sides[name]()
-            if number >= 0:
-                rates[name][number] = CASE.batch_size / step_time_s
-    return rates
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ The cost of the tokenizer is the time of its stage over a step of the plain mode
 
 import argparse
 import os
-import random
+from functools import partial
 from statistics import median
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tlbench.measure.memory import keep_freed_memory
 from tlbench.measure.stages import HostTimes, stage_times
@@ -24,6 +24,7 @@ from tlbench.models.layers import layers
 from tlbench.models.vit import build_model
 from tlbench.statistics import compare_ratio
 from tlbench.suites.names import parse_model
+from turns import take_turns
 
 BASE = "ViT-B/16"
 TARGETS = {
@@ -35,7 +36,6 @@ TARGETS = {
 MAX_TOKENIZER_SHARE = 0.02
 BATCH_SIZE = 8
 NUM_CLASSES = 1000
-WARMUP_ROUNDS = 3
 
 
 def main() -> None:
@@ -48,27 +48,17 @@ def main() -> None:
         name: build_model(parse_model(name), NUM_CLASSES).eval()
         for name in (BASE, *TARGETS)
     }
+    images = torch.rand(BATCH_SIZE, 3, 224, 224) * 2 - 1
+    sides = {name: partial(step_time_s, models[name], images) for name in models}
     with torch.inference_mode():
-        rates = take_turns(models, rounds)
+        rates = take_turns(sides, rounds, BATCH_SIZE)
         for name, target in TARGETS.items():
             report(name, target, rates)
             report_tokenizer(name, models[name], rates[BASE])
 
 
-def take_turns(
-    models: dict[str, nn.Module], rounds: int
-) -> dict[str, dict[int, float]]:
-    """Images per second of every model in every round."""
-    images = torch.rand(BATCH_SIZE, 3, 224, 224) * 2 - 1
-    rates: dict[str, dict[int, float]] = {name: {} for name in models}
-    order = random.Random(0)
-    for number in range(-WARMUP_ROUNDS, rounds):
-        for name in order.sample(list(models), len(models)):
-            model = models[name]
-            (step_time_s,) = host_clock(lambda model=model: model(images), 1)  # type: ignore[misc]  # a lambda has no annotations
-            if number >= 0:
-                rates[name][number] = BATCH_SIZE / step_time_s
-    return rates
+def step_time_s(model: nn.Module, images: Tensor) -> float:
+    return host_clock(lambda: model(images), 1)[0]
 
 
 def report(name: str, target: float, rates: dict[str, dict[int, float]]) -> None:

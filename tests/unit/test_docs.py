@@ -11,6 +11,7 @@ import typer.main
 import yaml
 from sqlalchemy import text
 
+from support import gallery_table
 from tlbench.cli import app
 from tlbench.db.models import Base
 from tlbench.db.store import ResultStore
@@ -389,3 +390,7 @@ def test_python_examples_print_what_is_stored(
         printed.append(capsys.readouterr().out)
     assert "ViT-Ti/16 infer 12.5" in printed[0]
     assert "{1: 3}" in printed[1]
+
+
+def test_gallery_says_what_its_database_holds() -> None:
+    assert gallery_table.table() in (ROOT / "docs/gallery/README.md").read_text()
