@@ -1,7 +1,7 @@
 """The tables: one class each, typed, with the reason for what is not obvious.
 
     run ──< trial ──< metric, series, artifact
-             trial >── experiment_case, machine
+             trial >── experiment_case, machine ──< calibration
 
 A change here needs a revision in `tlbench.db.migrations`; a test compares the two.
 """
@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
-from tlbench.result import Status
+from tlbench.result import Status, Validity
 
 RunStatus = Literal["running", "finished", "interrupted", "failed"]
 
@@ -114,6 +114,7 @@ class Base(DeclarativeBase):
         dict[str, Any]: JSON(),
         dict[str, str]: JSON(),
         dict[str, str | None]: JSON(),
+        list[str]: JSON(),
         tuple[float, ...]: Float64Array(),
     }
 
@@ -163,6 +164,23 @@ class Machine(Base):
     is_dirty: Mapped[bool | None]
 
 
+class Calibration(Base):
+    """One value that `tlbench calibrate` measured of a machine; the newest holds."""
+
+    __tablename__ = "calibration"
+    __table_args__ = (UniqueConstraint("machine_id", "name", "measured_at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    machine_id: Mapped[int] = mapped_column(ForeignKey("machine.id"))
+    measured_at: Mapped[datetime]
+    """The same for all values of one calibration."""
+    name: Mapped[str]
+    """Ends in the unit, as the name of a metric."""
+    value: Mapped[float | None]
+    """None: could not be measured; the reason says why."""
+    reason: Mapped[str | None] = mapped_column(OutsideText)
+
+
 class ExperimentCase(Base):
     """One resolved case, the same in every run that has it.
 
@@ -179,7 +197,8 @@ class ExperimentCase(Base):
     mode: Mapped[str]
     data: Mapped[str]
     image_size: Mapped[int]
-    batch_size: Mapped[int]
+    batch_size: Mapped[int | None]
+    """None: the largest that fits, which each run finds out."""
     precision: Mapped[str]
     device: Mapped[str]
     world_size: Mapped[int]
@@ -212,6 +231,10 @@ class Trial(Base):
     command: Mapped[str] = mapped_column(OutsideText)
     """What repeats this one trial."""
     notes: Mapped[dict[str, str]]
+    validity: Mapped[Validity | None] = mapped_column(String(16))
+    """None: not judged, as where the status is not ok."""
+    doubts: Mapped[list[str]]
+    """Why it is not valid, a sentence each."""
 
     # Written with the trial; read by the queries, never by walking from row to row.
     metrics: Mapped[list["Metric"]] = relationship(lazy="raise")

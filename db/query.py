@@ -15,7 +15,7 @@ from tlbench.db import models
 from tlbench.db.models import RunStatus
 from tlbench.errors import StoreError
 from tlbench.machine import Machine
-from tlbench.result import WHOLE_JOB, Artifact, Metric, Status
+from tlbench.result import WHOLE_JOB, Artifact, Metric, Status, Validity
 from tlbench.suites.spec import Case
 
 Value = TypeVar("Value")
@@ -74,6 +74,9 @@ class TrialRecord:
     command: str
     machine_id: int | None
     notes: dict[str, str]
+    validity: Validity | None
+    """None: not judged, as where the status is not ok."""
+    doubts: tuple[str, ...]
     metrics: dict[str, float | None]
     reasons: dict[str, str]
     """Why a metric is None, for each that is."""
@@ -211,6 +214,8 @@ def _trial_record(
         command=row.command,
         machine_id=row.machine_id,
         notes=row.notes,
+        validity=row.validity,
+        doubts=tuple(row.doubts),
         metrics={metric.name: metric.value for metric in metrics},
         reasons={metric.name: metric.reason for metric in metrics if metric.reason},
     )

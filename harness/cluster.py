@@ -87,7 +87,7 @@ class Worker:
         from tlbench.trial import run_rank  # torch: half of a short trial's cost
 
         import_time_s = time.perf_counter() - start
-        return run_rank(trial.case, trial.seed, rank, import_time_s, trial.source)
+        return run_rank(trial, rank, import_time_s)
 
 
 class Cluster:
@@ -185,7 +185,7 @@ def _collect(
         worker.run.remote(trial, _rank(number, placement, address, port))
         for number, worker in enumerate(workers)
     ]
-    return combine_ranks(_wait(calls, timeout_s), trial.case.batch_size)
+    return combine_ranks(_wait(calls, timeout_s), trial.case.global_batch_size)
 
 
 def _rank(number: int, placement: Placement, address: str, port: int) -> Rank:

@@ -78,7 +78,7 @@ def sum_over_ranks(values: Tensor) -> Tensor:
 def config(case: Case) -> dict[str, Any]:
     """The DeepSpeed configuration of a training case."""
     return {
-        "train_batch_size": case.batch_size,
+        "train_batch_size": case.global_batch_size,
         "train_micro_batch_size_per_gpu": case.micro_batch_size,
         "gradient_accumulation_steps": case.accumulation,
         "gradient_clipping": case.optimizer.gradient_clipping,

@@ -34,6 +34,7 @@ PHASES: tuple[frozenset[Mode], ...] = (
 """Quick answers come first; only cases of one phase are compared with each other."""
 
 TRAINING: frozenset[Mode] = frozenset({"train", "fit"})
+TIMED: frozenset[Mode] = frozenset({"infer", "train"})
 
 START_TIME_S: dict[Mode, float] = {"profile": 3, "infer": 3, "train": 5, "fit": 5}
 """A fresh process with its imports, on the two-core machine tlbench is developed on;
@@ -168,6 +169,7 @@ def order_trials(suite: Suite) -> list[Trial]:
             position,
             seed=suite.seed + repeat,
             source=case.model.source(suite.sources),
+            is_traced=suite.trace and repeat == 0 and case.mode in TIMED,
         )
         for position, (case, repeat) in enumerate(planned)
     ]
@@ -223,7 +225,7 @@ def _estimate_s(case: Case, flops_per_s: float) -> float:
         per_epoch = TRAIN_SAMPLES[case.data] * _train_flops(case)
         return start + case.fit.epochs * per_epoch / per_device
     flops = _train_flops(case) if case.mode == "train" else _flops(case)
-    step_time_s = flops * case.batch_size / per_device
+    step_time_s = flops * case.global_batch_size / per_device
     return start + _passes_s(case, step_time_s)
 
 
@@ -235,7 +237,7 @@ def _passes_s(case: Case, step_time_s: float) -> float:
         max(timing.max_time_s, timing.min_steps * step_time_s),
         timing.max_steps * step_time_s,
     )
-    has_latency = case.mode == "infer" and case.batch_size > 1
+    has_latency = case.mode == "infer" and case.global_batch_size > 1
     latency = timing.max_time_s if has_latency else 0.0
     return warmup + timed + latency + UNTIMED_STEPS[case.mode] * step_time_s
 

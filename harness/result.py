@@ -9,11 +9,17 @@ from tlbench.machine import Machine
 
 Status = Literal["ok", "oom", "timeout", "error", "nan", "skipped"]
 STATUSES: tuple[Status, ...] = get_args(Status)
+Validity = Literal["valid", "suspect", "invalid"]
+"""How far the numbers of a trial may be trusted: gates ignore invalid ones."""
 
 T = TypeVar("T", "Metric", "Series")
 
 WHOLE_JOB = -1
 """The rank of a value that belongs to all ranks together."""
+SUMMED = frozenset({"energy_j_per_sample", "power_w", "idle_power_w"})
+"""Metrics whose value for the job is the sum over the ranks; of others, the largest."""
+TELEMETRY = "telemetry_"
+"""How the names of series begin that each rank samples by a clock of its own."""
 
 
 @dataclass(frozen=True)
@@ -62,20 +68,27 @@ class TrialResult:
     artifacts: tuple[Artifact, ...] = ()
     notes: dict[str, str] = field(default_factory=dict)
     """Words about the measurement, such as what ended the timing."""
+    validity: Validity | None = None
+    """None: not judged, as where the status is not ok."""
+    doubts: tuple[str, ...] = ()
+    """Why it is not valid, a sentence each."""
     machine: Machine | None = None
     """Where rank 0 ran; None where no worker came up."""
 
     def __post_init__(self) -> None:
         if self.status != "ok" and not self.reason:
             raise ValueError(f"status {self.status} needs a reason")
+        if self.validity in ("suspect", "invalid") and not self.doubts:
+            raise ValueError(f"validity {self.validity} needs a reason")
 
 
 def combine_ranks(results: Sequence[TrialResult], batch_size: int) -> TrialResult:
     """Make one result of those of all ranks, in the order of the ranks.
 
-    The job's value of every metric and of every step is the largest of any rank: its
-    steps take as long as the slowest, and its memory must hold the fullest. With more
-    than one rank each keeps its own values beside the job's.
+    The job's value of every step, and of every metric but `SUMMED`, is the largest of
+    any rank: its steps take as long as the slowest, and its memory must hold the
+    fullest. With more than one rank each keeps its own values beside the job's; what
+    each samples by its own clock (`TELEMETRY`) has no value of the job.
 
     Args:
         results: One of each rank.
@@ -86,8 +99,14 @@ def combine_ranks(results: Sequence[TrialResult], batch_size: int) -> TrialResul
             return result
     series = _job_series(results)
     metrics = [*_job_metrics(results), *_throughput(series, batch_size, len(results))]
+    is_kept = (lambda s: True) if len(results) > 1 else _is_telemetry
+    series += [
+        replace(s, rank=rank)
+        for rank, result in enumerate(results)
+        for s in result.series
+        if is_kept(s)
+    ]
     if len(results) > 1:
-        series += [replace(s, rank=r) for r, x in enumerate(results) for s in x.series]
         metrics += [
             replace(m, rank=r) for r, x in enumerate(results) for m in x.metrics
         ]
@@ -97,15 +116,26 @@ def combine_ranks(results: Sequence[TrialResult], batch_size: int) -> TrialResul
 def _job_series(results: Sequence[TrialResult]) -> list[Series]:
     return [
         Series(name, tuple(map(max, zip(*(s.values for s in group), strict=True))))
-        for name, group in _by_name(s for result in results for s in result.series)
+        for name, group in _by_name(
+            s for result in results for s in result.series if not _is_telemetry(s)
+        )
     ]
+
+
+def _is_telemetry(series: Series) -> bool:
+    return series.name.startswith(TELEMETRY)
 
 
 def _job_metrics(results: Sequence[TrialResult]) -> list[Metric]:
     metrics = []
-    for _, group in _by_name(m for result in results for m in result.metrics):
+    for name, group in _by_name(m for result in results for m in result.metrics):
         unknown = [metric for metric in group if metric.value is None]
-        metrics.append(unknown[0] if unknown else max(group, key=_value))
+        if unknown:
+            metrics.append(unknown[0])
+        elif name in SUMMED:
+            metrics.append(Metric(name, sum(map(_value, group))))
+        else:
+            metrics.append(max(group, key=_value))
     return metrics
 
 

@@ -2,29 +2,21 @@
 
 Nothing here knows Ray or the database. Whatever goes wrong becomes a result with its
 reason, so that a trial always has something to store.
-
-B samples of this rank in one step.
 """
 
-import math
 import time
 import traceback
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tlbench.accuracy.fit import fit
-from tlbench.data import Dataset, load_dataset
+from tlbench.data import load_dataset
 from tlbench.engine import (
     TrainingEngine,
     join_process_group,
-    largest_of_ranks,
     leave_process_group,
     set_environment,
-    sum_over_ranks,
-    wait_for_all_ranks,
 )
 from tlbench.errors import (
     NonFiniteLossError,
@@ -33,73 +25,35 @@ from tlbench.errors import (
     UnsupportedError,
 )
 from tlbench.machine import fingerprint
-from tlbench.measure.memory import keep_freed_memory, measure_peak_memory
-from tlbench.measure.stages import (
-    FUSED,
-    measure_stages,
-    stage_macs,
-    unmeasured_stages,
-)
-from tlbench.measure.timing import Step, StepTimes, clock_for, time_steps
+from tlbench.measure.memory import keep_freed_memory
 from tlbench.models import cost
 from tlbench.models.builders import build_whole_model
-from tlbench.models.layers import layers
 from tlbench.models.memory import (
-    NO_GROWTH,
-    predicted_growth_bytes,
-    predicted_memory_bytes,
     sample_activation_bytes,
 )
 from tlbench.models.vit import attention_kernel
+from tlbench.passes import (
+    DTYPES,
+    Findings,
+    measure_fit,
+    measure_infer,
+    measure_train,
+)
 from tlbench.rank import Rank
-from tlbench.result import Metric, Series, Status, TrialResult
-from tlbench.statistics import percentile
-from tlbench.suites.spec import Case
+from tlbench.result import Metric, Status, TrialResult
+from tlbench.suites.spec import Case, Trial
 
-DTYPES = {
-    "fp32": torch.float32,
-    "tf32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
-LATENCY_STEPS = 200
-"""Enough for a 99th percentile."""
 SECOND_COUNTS = ("counter_macs", "profiler_macs")
 """What a profile holds against the closed form."""
 
 
-@dataclass
-class Findings:
-    """What the passes of a trial have found so far."""
-
-    metrics: list[Metric] = field(default_factory=list)
-    series: list[Series] = field(default_factory=list)
-    notes: dict[str, str] = field(default_factory=dict)
-
-    def add(self, **values: float | None) -> None:
-        self.metrics += [Metric(name, value) for name, value in values.items()]
-
-    def add_steps(self, times: StepTimes) -> None:
-        self.series += [
-            Series("warmup_step_time_s", times.warmup),
-            Series("step_time_s", times.steps),
-        ]
-        self.add(first_step_time_s=times.warmup[0])
-        self.notes |= times.notes
-
-
-def run_rank(
-    case: Case, seed: int, rank: Rank, import_time_s: float, source: str | None = None
-) -> TrialResult:
-    """Run this rank's part of a trial; never raises for what a trial can do wrong.
-
-    `source` is the text of the user's file that the model's builder stands in.
-    """
+def run_rank(trial: Trial, rank: Rank, import_time_s: float) -> TrialResult:
+    """Run this rank's part of a trial; never raises for what a trial can do wrong."""
     findings = Findings()
     try:
         set_environment(rank)
         findings.add(import_time_s=import_time_s)
-        _measure(case, seed, rank, source, findings)
+        _measure(trial, rank, findings)
         status: Status = "ok"
         reason = trace = None
     except Exception as error:  # a failed trial is a result
@@ -118,9 +72,8 @@ def run_rank(
     )
 
 
-def _measure(
-    case: Case, seed: int, rank: Rank, source: str | None, findings: Findings
-) -> None:
+def _measure(trial: Trial, rank: Rank, findings: Findings) -> None:
+    case, seed, source = trial.case, trial.seed, trial.source
     if case.model.builder is not None:
         # Ahead of the seed, for the builder's code may draw numbers.
         _count_cost(case, source, findings)
@@ -136,11 +89,11 @@ def _measure(
         engine = None if case.mode == "infer" else TrainingEngine(model, case, rank)
         built = time.perf_counter()
         if engine is None:
-            _infer(case, model, dataset, rank, findings)
+            measure_infer(case, model, dataset, rank, findings)
         elif case.mode == "train":
-            _train(case, engine, dataset, rank, findings)
+            measure_train(case, engine, dataset, rank, findings)
         else:
-            _fit(case, engine, dataset, rank, seed, findings)
+            measure_fit(case, engine, dataset, rank, seed, findings)
     findings.add(build_time_s=built - start, measure_time_s=time.perf_counter() - built)
 
 
@@ -271,139 +224,6 @@ def _profile(case: Case, rank: Rank, source: str | None, findings: Findings) -> 
 def _refuse(disagreements: Iterable[str]) -> None:
     for disagreement in disagreements:
         raise TrialError(disagreement)
-
-
-def _infer(
-    case: Case, model: nn.Module, dataset: Dataset, rank: Rank, findings: Findings
-) -> None:
-    images, _ = _fixed_batch(case, dataset, rank)
-    with torch.inference_mode():
-
-        def step() -> Tensor:
-            output: Tensor = model(images)
-            return output
-
-        times = time_steps(
-            step, clock_for(images.device), case.timing, largest_of_ranks
-        )
-        findings.add_steps(times)
-        if case.batch_size == 1:
-            _add_latency(times.steps, findings)
-        elif rank.rank == 0:
-            image = images[:1].clone()
-            _add_latency(_time_single_samples(case, model, image), findings)
-        wait_for_all_ranks()  # rank 0 had the machine to itself
-        # Stages first: the memory pass leaves a heap that has to be faulted in anew.
-        findings.metrics += _attribute_to_stages(case, model, step, images.device)
-        findings.metrics += _predicted_memory(case)
-        findings.metrics += measure_peak_memory(step, images.device)
-
-
-def _attribute_to_stages(
-    case: Case, model: nn.Module, step: Step, device: torch.device
-) -> list[Metric]:
-    """Cost of the stages of the model; nobody knows those of a builder's."""
-    if case.model.builder is not None:
-        return []
-    walk = list(layers(case.model, case.num_classes, case.attention))
-    counted = [Metric(f"stage_{s}_macs", macs) for s, macs in stage_macs(walk).items()]
-    if case.compile:
-        return counted + unmeasured_stages(walk, FUSED)
-    return counted + measure_stages(model, step, walk, device, case.timing.max_time_s)
-
-
-def _predicted_memory(case: Case) -> list[Metric]:
-    """What the memory pass should find: of all on a GPU, of the growth on a CPU."""
-    names = "predicted_memory_bytes", "predicted_memory_growth_bytes"
-    try:
-        whole, growth = predicted_memory_bytes(case), predicted_growth_bytes(case)
-    except UnknownCostError as error:
-        return [Metric(name, None, str(error)) for name in names]
-    reason = NO_GROWTH if growth is None else None
-    return [Metric(names[0], whole), Metric(names[1], growth, reason)]
-
-
-def _time_single_samples(
-    case: Case, model: nn.Module, sample: Tensor
-) -> tuple[float, ...]:
-    """Time samples one by one, without a look at the interval."""
-    timing = case.timing.model_copy(
-        update={"target": 1e-9, "max_steps": max(LATENCY_STEPS, case.timing.min_steps)}
-    )
-    return time_steps(lambda: model(sample), clock_for(sample.device), timing).steps
-
-
-def _add_latency(steps: tuple[float, ...], findings: Findings) -> None:
-    findings.series.append(Series("latency_s", steps))
-    for percent in (50, 90, 99):
-        name = f"latency_p{percent}_s"
-        value = percentile(steps, percent)
-        reason = None if value is not None else f"{len(steps)} steps are too few"
-        findings.metrics.append(Metric(name, value, reason))
-
-
-def _train(
-    case: Case,
-    engine: TrainingEngine,
-    dataset: Dataset,
-    rank: Rank,
-    findings: Findings,
-) -> None:
-    images, labels = _fixed_batch(case, dataset, rank)
-    loss = torch.zeros((), device=images.device)
-
-    def step() -> None:
-        nonlocal loss
-        loss = engine.step(images, labels)
-
-    findings.add_steps(
-        time_steps(step, clock_for(images.device), case.timing, largest_of_ranks)
-    )
-    findings.metrics += _predicted_memory(case)
-    findings.metrics += measure_peak_memory(step, images.device)
-    findings.add(loss=_finite(sum_over_ranks(loss).item() / rank.world_size))
-
-
-def _fit(
-    case: Case,
-    engine: TrainingEngine,
-    dataset: Dataset,
-    rank: Rank,
-    seed: int,
-    findings: Findings,
-) -> None:
-    curves, accuracy = fit(
-        engine, case, dataset, rank=rank, dtype=DTYPES[case.precision], seed=seed
-    )
-    findings.series += [
-        Series(item.name, tuple(getattr(curves, item.name))) for item in fields(curves)
-    ]
-    findings.add(
-        top1_percent=accuracy.top1_percent,
-        top5_percent=accuracy.top5_percent,
-        n_eval=accuracy.total,
-        train_time_s=curves.eval_time_s[-1],
-        loss=curves.loss[-1],
-    )
-    target = case.fit.target_top1_percent
-    reached = curves.time_to_accuracy_s(target)
-    reason = None if reached is not None else f"top-1 never reached {target:g} %"
-    findings.metrics.append(Metric("time_to_accuracy_s", reached, reason))
-
-
-def _fixed_batch(case: Case, dataset: Dataset, rank: Rank) -> tuple[Tensor, Tensor]:
-    """This rank's samples of one step, on its device: [B, *sample_shape] and [B]."""
-    split = dataset.split("train")
-    per_rank = case.batch_size // rank.world_size
-    chosen = (torch.arange(per_rank) + rank.rank * per_rank) % len(split)
-    images, labels = split.batch(chosen, case.model.image_size)
-    return images.to(rank.device, DTYPES[case.precision]), labels.to(rank.device)
-
-
-def _finite(loss: float) -> float:
-    if not math.isfinite(loss):
-        raise NonFiniteLossError(loss)
-    return loss
 
 
 def _classify(error: Exception) -> tuple[Status, str]:

@@ -1,13 +1,43 @@
 """What all records of a suite share: the base class, and how a wrong value is told."""
 
-from typing import Annotated, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic_core import ErrorDetails
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetPydanticSchema,
+    ValidatorFunctionWrapHandler,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError, core_schema
 
 # Bounds far beyond any published model: they catch slips of the keyboard.
 Size = Annotated[int, Field(gt=0, le=65_536)]
 Count = Annotated[int, Field(gt=0, le=1_000_000)]
+
+
+def _count_or_max(value: Any, count: ValidatorFunctionWrapHandler) -> Any:
+    if value == "max":
+        return value
+    if isinstance(value, str):
+        raise PydanticCustomError("count_or_max", "neither a whole number nor max")
+    return count(value)
+
+
+def _schema_of_count_or_max(
+    _: object, handler: GetCoreSchemaHandler
+) -> core_schema.CoreSchema:
+    """One schema, not a union: pydantic would tell what is wrong with each member."""
+    return core_schema.no_info_wrap_validator_function(
+        _count_or_max,
+        handler(Count),
+        serialization=core_schema.plain_serializer_function_ser_schema(lambda v: v),
+    )
+
+
+CountOrMax = Annotated[int | Literal["max"], GetPydanticSchema(_schema_of_count_or_max)]
 
 
 def _is_label(text: str) -> str:
@@ -45,6 +75,7 @@ _WORDING = {
     "string_too_short": "is empty",
     "string_too_long": "has more than {max_length} characters",
     "model_type": "is not a mapping",
+    "count_or_max": "is neither a whole number nor max",
     "greater_than": "is not greater than {gt:.12g}",
     "greater_than_equal": "is not at least {ge:.12g}",
     "less_than": "is not less than {lt:.12g}",

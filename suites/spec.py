@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from tlbench.suites.model_spec import ModelSpec
-from tlbench.suites.schema import Count, Label, Spec
+from tlbench.suites.schema import Count, CountOrMax, Label, Spec
 
 Mode = Literal["profile", "infer", "train", "fit"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -114,6 +114,26 @@ class Timing(Spec):
         return self
 
 
+class Input(Spec):
+    """Where the samples of the timed steps come from."""
+
+    kind: Literal["fixed", "loader"] = "fixed"
+    """fixed: one batch that lies on the device and is used again in every step.
+    loader: torch's DataLoader makes each batch from the data set, sample by sample,
+    and the step waits for it."""
+    workers: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Processes of each rank that load for it; 0: the rank loads between its steps."""
+
+    @model_validator(mode="after")
+    def _workers_have_work(self) -> Self:
+        if self.workers and self.kind == "fixed":
+            raise ValueError(
+                f"workers={self.workers} have nothing to load with kind={self.kind};"
+                " kind: loader would do"
+            )
+        return self
+
+
 class Fit(Spec):
     """Training to accuracy."""
 
@@ -133,8 +153,13 @@ class Case(Spec):
     model: ModelSpec
     mode: Mode
     data: DataName = "synthetic"
-    batch_size: Count = 8
-    """Samples in one step of the whole job: all ranks, all accumulated parts."""
+    batch_size: CountOrMax = 8
+    """Samples in one step of the whole job: all ranks, all accumulated parts. max: the
+    most that fit into the memory, which the run finds out first."""
+    memory_limit_gib: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    """With `batch_size: max`, what one rank may hold: on a CPU of host memory over
+    what the built process holds, which only the suite can say; on a GPU of its memory,
+    and by default all of it."""
     precision: Precision = "fp32"
     attention: Attention = "auto"
     """Kernel: torch's choice, one of its fused or unfused ones, or timm's own plain
@@ -148,25 +173,36 @@ class Case(Spec):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: GPUs where the cluster has them."""
     parallelism: Parallelism = Parallelism()
+    stack: Literal["torch", "torchrun", "ray", "deepspeed"] = "deepspeed"
+    """What runs the steps: torch alone in a plain process; processes of torchrun;
+    workers of Ray; or DeepSpeed in them. Without DeepSpeed, several ranks train under
+    torch's DistributedDataParallel."""
+    input: Input = Input()
     optimizer: Optimizer = Optimizer()
     timing: Timing = Timing()
     fit: Fit = Fit()
 
     @field_validator("*")
     @classmethod
-    def _default_what_the_mode_does_not_read(cls, value: Any, info: Any) -> Any:
-        """Put back, once checked, what the mode does not read.
+    def _default_what_is_not_read(cls, value: Any, info: Any) -> Any:
+        """Put back, once checked, what the mode or the batch size does not read.
 
         So a suite may set everything once for all modes, and two cases differ only
         in what makes a difference.
         """
         mode = info.data.get("mode")
-        if info.field_name in UNREAD.get(mode, ()):
-            return cls.model_fields[info.field_name].default
-        if mode == "infer" and info.field_name == "parallelism":
-            # Nothing to shard.
-            return value.model_copy(update={"zero_stage": 0, "offload": "none"})
-        return value
+        is_limited = info.data.get("batch_size") == "max"
+        match info.field_name:
+            case name if name in UNREAD.get(mode, ()):
+                return cls.model_fields[name].default
+            case "memory_limit_gib" if not is_limited:
+                return None
+            case "parallelism" if mode == "infer":  # nothing to shard
+                return value.model_copy(update={"zero_stage": 0, "offload": "none"})
+            case "stack" if mode == "infer" and value == "ray":  # nothing to optimise
+                return "deepspeed"
+            case _:
+                return value
 
     @model_validator(mode="after")
     def _fit_has_labels(self) -> Self:
@@ -187,7 +223,37 @@ class Case(Spec):
         return self
 
     @model_validator(mode="after")
+    def _largest_batch_is_timed(self) -> Self:
+        if self.batch_size == "max" and self.mode == "fit":
+            raise ValueError(
+                "batch_size=max would train another recipe on every machine with"
+                " mode=fit; a number would do"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stack_has_its_ranks(self) -> Self:
+        if self.stack == "torch" and self.parallelism.world_size > 1:
+            raise ValueError(
+                f"stack=torch is one process, and parallelism.world_size="
+                f"{self.parallelism.world_size}"
+            )
+        if self.stack != "deepspeed" and self.parallelism.zero_stage:
+            raise ValueError(
+                f"stack={self.stack} has no ZeRO, and parallelism.zero_stage="
+                f"{self.parallelism.zero_stage}"
+            )
+        if self.stack == "torchrun" and self.parallelism.nodes > 1:
+            raise ValueError(
+                f"stack=torchrun stays on one node, and parallelism.nodes="
+                f"{self.parallelism.nodes}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _batch_divides(self) -> Self:
+        if self.batch_size == "max":
+            return self
         parts = self.parallelism.world_size * self.accumulation
         if self.batch_size % parts:
             raise ValueError(
@@ -203,9 +269,18 @@ class Case(Spec):
         return self.optimizer.gradient_accumulation_steps
 
     @property
+    def global_batch_size(self) -> int:
+        """Samples in one step of the whole job, once that is known."""
+        if self.batch_size == "max":
+            raise ValueError("the largest batch has to be found first")
+        return self.batch_size
+
+    @property
     def micro_batch_size(self) -> int:
         """Samples that one rank passes through the model at once."""
-        return self.batch_size // (self.parallelism.world_size * self.accumulation)
+        return self.global_batch_size // (
+            self.parallelism.world_size * self.accumulation
+        )
 
     @property
     def num_classes(self) -> int:
@@ -232,7 +307,7 @@ UNREAD: dict[str, frozenset[str]] = {
         {"optimizer", "fit", "drop_path_rate", "gradient_checkpointing"}
     ),
     "train": frozenset({"fit"}),
-    "fit": frozenset({"timing"}),
+    "fit": frozenset({"timing", "input", "stack"}),
 }
 
 
@@ -247,6 +322,8 @@ class Suite(Spec):
     seed: Annotated[int, Field(ge=0, lt=MAX_SEED)] = 0
     trial_timeout_s: Annotated[float, Field(gt=0, le=604_800)] = 1800.0
     """A trial that takes longer is ended and stored as `timeout`."""
+    trace: bool = False
+    """Whether the first trial of each timed case keeps a trace of torch's profiler."""
     sources: dict[str, str] = Field(default_factory=dict)
     """The texts of the users' files whose builders the models name."""
 
@@ -273,3 +350,5 @@ class Trial:
     seed: int
     source: str | None = None
     """The text of the user's file that the model's builder stands in."""
+    is_traced: bool = False
+    """Whether it takes a trace of torch's profiler, in a pass of its own."""

@@ -53,11 +53,11 @@ def fit(
 ) -> tuple[Curves, Accuracy]:
     """Train for the epochs of the case; the accuracy is that after the last."""
     train, held_out = dataset.split("train"), dataset.split("eval")
-    steps_per_epoch = len(train) // case.batch_size
+    steps_per_epoch = len(train) // case.global_batch_size
     if steps_per_epoch == 0:
         raise TrialError(
-            f"batch_size={case.batch_size} exceeds the {len(train)} training samples"
-            f" of {case.data}"
+            f"batch_size={case.global_batch_size} exceeds the {len(train)} training"
+            f" samples of {case.data}"
         )
     curves, elapsed = Curves(), 0.0
     for epoch in range(case.fit.epochs):
@@ -87,7 +87,7 @@ def _train_epoch(
     seed: int,
     epoch: int,
 ) -> None:
-    steps_per_epoch = len(train) // case.batch_size
+    steps_per_epoch = len(train) // case.global_batch_size
     losses = []
     for chosen in _batches(len(train), case, rank, seed, epoch):
         learning_rate = case.optimizer.learning_rate * schedule(
@@ -115,8 +115,10 @@ def _batches(
     """This rank's indices of each batch; a last batch that is not full is left out."""
     generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
     order = torch.randperm(num_samples, generator=generator)
-    whole = num_samples // case.batch_size
-    for batch in order[: whole * case.batch_size].view(whole, case.batch_size):
+    whole = num_samples // case.global_batch_size
+    for batch in order[: whole * case.global_batch_size].view(
+        whole, case.global_batch_size
+    ):
         yield batch[rank.rank :: rank.world_size]
 
 

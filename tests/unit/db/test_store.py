@@ -403,6 +403,46 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "results.db"
 
 
+REVISIONS = Path(__file__).parent / "revisions"
+"""A database of each earlier revision as a tlbench of its time made it, as SQL."""
+
+
+def test_every_earlier_revision_has_its_database() -> None:
+    made = {file.stem for file in REVISIONS.glob("*.sql")}
+    assert made == migrations.known() - {migrations.head()}
+
+
+@pytest.mark.parametrize("revision", sorted(migrations.known() - {migrations.head()}))
+def test_results_of_an_earlier_revision_outlive_the_upgrade(
+    file: Path, revision: str
+) -> None:
+    with closing(sqlite3.connect(file)) as older:
+        older.executescript((REVISIONS / f"{revision}.sql").read_text())
+        names = [
+            name
+            for (name,) in older.execute("SELECT name FROM sqlite_master")
+            if not name.startswith(("sqlite_", "ix_"))
+        ]
+        rows = {name: _rows(older, name) for name in names}
+    assert upgrade(str(file)) == (revision, migrations.head())
+    with closing(sqlite3.connect(file)) as newer:
+        for name in set(names) - {migrations.VERSION_TABLE}:
+            pairs = zip(_rows(newer, name), rows[name], strict=True)
+            for now, before in pairs:
+                assert {column: now[column] for column in before} == before
+    with ResultStore.open(str(file)) as store, store.session() as session:
+        (run,) = query.runs(session)
+        trials = query.trials(session, [run.id])
+    assert [trial.status for trial in trials].count("ok") == 3
+    assert {trial.validity for trial in trials} == {None}
+    assert {trial.doubts for trial in trials} == {()}
+
+
+def _rows(database: sqlite3.Connection, table: str) -> list[dict[str, object]]:
+    database.row_factory = sqlite3.Row
+    return [dict(row) for row in database.execute(f"SELECT * FROM {table} ORDER BY 1")]
+
+
 def test_missing_file_is_only_made_when_asked_for(file: Path) -> None:
     for options in ({}, {"read_only": True}):
         with pytest.raises(StoreError, match=r"there is no database .*results\.db"):

@@ -7,6 +7,7 @@ from tlbench.result import (
     Series,
     Status,
     TrialResult,
+    Validity,
     combine_ranks,
 )
 
@@ -63,6 +64,23 @@ def test_each_rank_keeps_its_own_values_beside_those_of_the_job() -> None:
     )
 
 
+def test_power_of_the_job_is_that_of_all_its_devices() -> None:
+    ranks = [rank_result((0.1,), Metric("power_w", watts)) for watts in (300, 250)]
+    assert job_value(combine_ranks(ranks, batch_size=2), "power_w") == 550
+
+
+def test_what_ranks_sample_by_their_own_clocks_stays_theirs() -> None:
+    ranks = [
+        rank_result(samples, name="telemetry_power_w") for samples in ((1, 2, 3), (4,))
+    ]
+    assert combine_ranks(ranks, batch_size=2).series == (
+        Series("telemetry_power_w", (1, 2, 3), rank=0),
+        Series("telemetry_power_w", (4,), rank=1),
+    )
+    (alone,) = combine_ranks(ranks[:1], batch_size=2).series
+    assert alone.rank == 0
+
+
 def test_what_one_rank_could_not_measure_is_unknown_for_the_job() -> None:
     ranks = [
         rank_result((0.1,), Metric("peak", 7.0)),
@@ -99,6 +117,12 @@ def test_no_steps_give_no_throughput() -> None:
 def test_an_unknown_value_needs_a_reason() -> None:
     with pytest.raises(ValueError, match="metric mfu has neither a value nor a reason"):
         Metric("mfu", None)
+
+
+@pytest.mark.parametrize("validity", ["suspect", "invalid"])
+def test_a_doubt_needs_a_reason(validity: Validity) -> None:
+    with pytest.raises(ValueError, match=f"validity {validity} needs a reason"):
+        TrialResult("ok", validity=validity)
 
 
 def test_a_failure_needs_a_reason() -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from tlbench import trial
+from tlbench import passes, trial
 from tlbench.measure.stages import FUSED
 from tlbench.models import cost
 from tlbench.models.memory import predicted_growth_bytes, predicted_memory_bytes
@@ -23,7 +23,7 @@ from tlbench.rank import Rank
 from tlbench.result import TrialResult
 from tlbench.suites.model_spec import ModelSpec
 from tlbench.suites.names import parse_model
-from tlbench.suites.spec import Case, Mode
+from tlbench.suites.spec import Case, Mode, Trial
 from tlbench.trial import run_rank
 
 MODEL = ModelSpec(
@@ -67,7 +67,7 @@ def run_alone(case: Case, seed: int = 0) -> TrialResult:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     rank = Rank(0, 1, 0, 1, "127.0.0.1", port, "cpu", 1)
-    return run_rank(case, seed, rank, import_time_s=0.5)
+    return run_rank(Trial(case, 0, 0, seed), rank, import_time_s=0.5)
 
 
 def _run_in_little_memory(case: Case) -> TrialResult:
@@ -184,7 +184,7 @@ def test_latency_is_known_to_the_99th_percentile_where_steps_are_enough(
     inferred: TrialResult,
 ) -> None:
     found, times = values(inferred), sorted(arrays(inferred)["latency_s"])
-    assert len(times) == trial.LATENCY_STEPS
+    assert len(times) == passes.LATENCY_STEPS
     p50, p99 = found["latency_p50_s"], found["latency_p99_s"]
     assert p50 is not None
     assert p99 is not None
@@ -195,7 +195,7 @@ def test_latency_is_known_to_the_99th_percentile_where_steps_are_enough(
 def test_latency_has_no_99th_percentile_of_a_few_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(trial, "LATENCY_STEPS", 99)
+    monkeypatch.setattr(passes, "LATENCY_STEPS", 99)
     result = run_alone(make_case("infer"))
     reasons = {m.name: m.reason for m in result.metrics if m.name in LATENCY}
     assert reasons == {

@@ -255,7 +255,10 @@ SHORT = "models: {patch_size: 16, embed_dim: 64, num_heads: 2, depth: 6,"
             VALID + "precision: fp61",
             "3: precision: 'fp61' is not one of fp32, tf32, bf16, fp16",
         ),
-        (VALID + "batch_size: eight", "3: batch_size: 'eight' is not a whole number"),
+        (
+            VALID + "batch_size: eight",
+            "3: batch_size: 'eight' is neither a whole number nor max",
+        ),
         (VALID + "batch_size: [8,\n  0]", "4: batch_size: 0 is not greater than 0"),
         (VALID + "batch_size: 1e3", "3: batch_size: 1e3 is not a whole number"),
         (VALID + "batch_size:", "3: batch_size: null is not a whole number"),
@@ -405,7 +408,7 @@ def test_all_mistakes_are_told_in_the_order_of_the_file() -> None:
     """) == [
         "1: mode: 'infr' is not one of profile, infer, train, fit",
         "2: models: 'ViT-Q/16' cannot be built: 'Q' is not one of Ti, S, B, L, H, g, G",
-        "3: batch_size: 'eight' is not a whole number",
+        "3: batch_size: 'eight' is neither a whole number nor max",
         "3: batch_size: 0 is not greater than 0",
         "4: seed: 'x' is not a whole number",
     ]

@@ -87,6 +87,11 @@ def test_whole_number_and_its_float_are_the_same_setting() -> None:
         ("profile", {"gradient_checkpointing": True}),
         ("train", {"fit": {"epochs": 3}}),
         ("fit", {"data": "digits", "timing": {"max_steps": 20}}),
+        ("fit", {"data": "digits", "stack": "torch"}),
+        ("fit", {"data": "digits", "input": {"kind": "loader"}}),
+        ("profile", {"batch_size": "max"}),
+        ("infer", {"stack": "ray"}),
+        ("infer", {"memory_limit_gib": 2}),
     ],
 )
 def test_setting_that_the_mode_does_not_read_makes_no_new_case(
@@ -109,6 +114,10 @@ def test_setting_that_the_mode_does_not_read_makes_no_new_case(
         ("train", {"compile": True}),
         ("train", {"drop_path_rate": 0.1}),
         ("train", {"gradient_checkpointing": True}),
+        ("train", {"stack": "ray"}),
+        ("infer", {"stack": "torch"}),
+        ("infer", {"input": {"kind": "loader"}}),
+        ("infer", {"batch_size": "max"}),
     ],
 )
 def test_setting_that_the_mode_reads_makes_a_new_case(
@@ -132,6 +141,17 @@ def test_batch_is_shared_by_ranks_and_accumulated_parts() -> None:
     assert shared.micro_batch_size == 4
 
 
+def test_memory_limit_of_a_batch_to_be_found_makes_a_new_case() -> None:
+    unlimited = case(mode="infer", batch_size="max")
+    limited = case(mode="infer", batch_size="max", memory_limit_gib=2)
+    assert limited.identity != unlimited.identity
+
+
+def test_batch_to_be_found_has_no_size_yet() -> None:
+    with pytest.raises(ValueError, match="has to be found first"):
+        _ = case(mode="train", batch_size="max").micro_batch_size
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -141,6 +161,15 @@ def test_batch_is_shared_by_ranks_and_accumulated_parts() -> None:
         ({"parallelism": {"zero_stage": True}}, "zero_stage"),
         ({"parallelism": {"zero_stage": 1.0}}, "zero_stage"),
         ({"batch_size": True}, "valid integer"),
+        ({"batch_size": "most"}, "neither a whole number nor max"),
+        ({"mode": "fit", "data": "digits", "batch_size": "max"}, "a number would do"),
+        ({"input": {"workers": 2}}, "have nothing to load with kind=fixed"),
+        ({"stack": "torch", "parallelism": {"world_size": 2}}, "is one process"),
+        ({"stack": "ray", "parallelism": {"zero_stage": 1}}, "has no ZeRO"),
+        (
+            {"stack": "torchrun", "parallelism": {"world_size": 2, "nodes": 2}},
+            "stays on one node",
+        ),
         ({"timing": {"min_steps": 50, "max_steps": 20}}, "min_steps=50 exceeds"),
         ({"drop_path_rate": 1.0}, "less than 1"),
         ({"parallelism": {"offload": "optimizer"}}, "needs ZeRO stage 1 at least"),
