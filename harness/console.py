@@ -28,9 +28,9 @@ from tlbench.units import (
 if TYPE_CHECKING:  # torch, pandas and seaborn load slowly, and few need them
     from tlbench.certify import Certificate
     from tlbench.db.query import TrialRecord
+    from tlbench.reports.cells import Cell
+    from tlbench.reports.cells import Table as ReportTable
     from tlbench.reports.page import Evidence
-    from tlbench.reports.tables import Cell
-    from tlbench.reports.tables import Table as ReportTable
 
 HEADLINES = ("throughput_samples_per_s", "top1_percent", "macs")
 """The metric that stands for a trial in one line: the first it has."""

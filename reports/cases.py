@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from tlbench.db.query import RunRecord, TrialRecord
-from tlbench.result import STATUSES
+from tlbench.result import STATUSES, Validity
 from tlbench.statistics import (
     Interval,
     interval_of_percentages,
@@ -20,6 +20,8 @@ ACCURACY_METRICS = frozenset(
     {"top1_percent", "top5_percent", "n_eval", "time_to_accuracy_s"}
 )
 """Metrics that mean something only of trained weights."""
+
+NOT_VALID: tuple[Validity, ...] = ("suspect", "invalid")
 
 DEVICE_MEMORY = "peak_memory_allocated_bytes"
 HOST_MEMORY = "peak_memory_host_growth_bytes"
@@ -68,6 +70,18 @@ class CaseTrials:
         """How many trials ended with each status, in the order of `STATUSES`."""
         counts = Counter(trial.status for trial in self.trials)
         return {status: counts[status] for status in STATUSES if counts[status]}
+
+    @property
+    def doubtful(self) -> dict[str, int]:
+        """How many finished trials are suspect and invalid, where some are."""
+        counts = Counter(str(trial.validity) for trial in self.finished)
+        return {name: counts[name] for name in NOT_VALID if counts[name]}
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Each reason to doubt a finished trial, once."""
+        reasons = (reason for trial in self.finished for reason in trial.doubts)
+        return tuple(dict.fromkeys(reasons))
 
     @property
     def memory_metric(self) -> str:
@@ -149,7 +163,7 @@ def gather(
 
 def settings(case: Case) -> dict[str, Any]:
     """Everything of a case but its model, by dotted field name."""
-    return dict(_flatten(case.model_dump(mode="json", exclude={"model"})))
+    return dict(flatten(case.model_dump(mode="json", exclude={"model"})))
 
 
 def describe_setting(name: str, value: object) -> str:
@@ -238,9 +252,10 @@ def _varying(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [name for name in rows[0] if any(r[name] != rows[0][name] for r in rows)]
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings, by dotted name."""
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
+            yield from flatten(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value

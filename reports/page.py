@@ -19,6 +19,7 @@ from tlbench.db.query import MachineRecord, RunRecord, TrialRecord
 from tlbench.errors import ReportError
 from tlbench.models.publication import MISPRINT_MARK
 from tlbench.reports.cases import CaseTrials, gather
+from tlbench.reports.cells import Table
 from tlbench.reports.charts import (
     Chart,
     Curves,
@@ -35,13 +36,13 @@ from tlbench.reports.compare import Comparison, comparisons
 from tlbench.reports.findings import find
 from tlbench.reports.frames import case_frame, trial_frame
 from tlbench.reports.tables import (
-    Table,
     case_table,
     comparison_table,
     cost_table,
     memory_table,
     stage_table,
 )
+from tlbench.reports.trust import trust_table
 from tlbench.statistics import EQUIVALENCE_BAND, LEVEL
 from tlbench.units import UNKNOWN, format_bytes, format_duration
 
@@ -55,6 +56,14 @@ COST_NOTE = (
     " TokenLearner are checked by tlbench models --certify. Published GFLOPS are"
     " multiply-adds and half of all other operations, and so are ours beside them;"
     f" {MISPRINT_MARK} marks what is misprinted there."
+)
+
+TRUST_NOTE = (
+    "Each trial is judged when it is stored. Suspect: shown, and used with care."
+    " Invalid: no gate uses it. Flat: the steps keep their level; warming and slowing:"
+    " they get faster or slower while they are timed; none: they have no level. Every"
+    " step is kept. Trials apart: the standard deviation over the trials, which is what"
+    " the intervals are made of."
 )
 
 
@@ -168,6 +177,7 @@ def _sections(
         ),
         Section("training", "Training curves", training_chart(cases, curves, palette)),
         *_checked_cost(cases),
+        *_trust(cases),
     ]
 
 
@@ -176,6 +186,12 @@ def _checked_cost(cases: Sequence[CaseTrials]) -> Iterator[Section]:
     table = cost_table(cases)
     if table.rows:
         yield Section("cost", "Cost, checked", None, table, COST_NOTE)
+
+
+def _trust(cases: Sequence[CaseTrials]) -> Iterator[Section]:
+    table = trust_table(cases)
+    if table.rows:
+        yield Section("trust", "How far to trust it", None, table, TRUST_NOTE)
 
 
 def _environment() -> jinja2.Environment:

@@ -1,7 +1,7 @@
-"""The tables of the report: what stands in each cell, and what it sorts by."""
+"""The tables of the report on cases, their comparisons, cost, memory and stages."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from tlbench.errors import UnknownCostError
 from tlbench.models.layers import Stage
@@ -11,8 +11,18 @@ from tlbench.reports.cases import (
     HOST_MEMORY,
     PREDICTED_MEMORY,
     CaseTrials,
-    Summary,
     describe_statuses,
+)
+from tlbench.reports.cells import (
+    Cell,
+    Row,
+    Table,
+    metric_cell,
+    missing,
+    quantity_cell,
+    ratio_cell,
+    verdict_cell,
+    word,
 )
 from tlbench.reports.compare import ACCURACY, Comparison
 from tlbench.reports.findings import describe_evidence, signed
@@ -23,41 +33,8 @@ from tlbench.reports.quantities import (
     STAGE_MACS,
     STAGE_TIME,
     STAGES,
-    Quantity,
 )
-from tlbench.statistics import Ratio
-from tlbench.units import UNKNOWN, format_number
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell: text, a smaller second line, and words that explain it."""
-
-    text: str
-    detail: str = ""
-    hint: str = ""
-    """Shown on hovering; the reason where the value is missing."""
-    key: float | str | None = None
-    """What the column is sorted by; None: last."""
-    is_number: bool = True
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row; that of a case also has what it can be filtered by."""
-
-    cells: tuple[Cell, ...]
-    mode: str = ""
-    has_failures: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """Headings with their rows."""
-
-    headings: tuple[str, ...]
-    rows: tuple[Row, ...]
-
+from tlbench.units import format_number
 
 SUMMARY = (
     "throughput_samples_per_s",
@@ -78,9 +55,9 @@ def summary_table(cases: Sequence[CaseTrials]) -> Table:
         rows=tuple(
             Row(
                 cells=(
-                    _word(case.label),
-                    _word(case.mode),
-                    _word(describe_statuses(case.statuses)),
+                    word(case.label),
+                    word(case.mode),
+                    word(describe_statuses(case.statuses)),
                     *(metric_cell(name, case.summary(name)) for name in shown),
                 )
             )
@@ -141,12 +118,12 @@ def comparison_table(compared: Sequence[Comparison]) -> Table:
         rows=tuple(
             Row(
                 cells=(
-                    _word(c.other.label),
-                    _word(c.base.model),
-                    _word(c.other.mode),
+                    word(c.other.label),
+                    word(c.base.model),
+                    word(c.other.mode),
                     _predicted_cell(c),
                     ratio_cell(c.speedup),
-                    _verdict_cell(c.speedup),
+                    _verdict_cell(c),
                     _share_cell(c),
                     ratio_cell(c.ratio(c.memory_metric)),
                     _accuracy_cell(c),
@@ -183,19 +160,19 @@ def cost_table(cases: Sequence[CaseTrials]) -> Table:
 
 def _counted_cells(case: CaseTrials) -> tuple[Cell, ...]:
     gmacs, builder = QUANTITIES["macs"], case.case.model.builder
-    macs = _quantity_cell(gmacs, case.summary("macs"))
+    macs = quantity_cell(gmacs, case.summary("macs"))
     if builder is None:
         closed_form = macs
-        by_torch = _quantity_cell(gmacs, case.summary("counter_macs"))
+        by_torch = quantity_cell(gmacs, case.summary("counter_macs"))
     else:  # what its trials store as MACs is what torch counts
-        closed_form = _missing(str(UnknownCostError(builder.function)))
+        closed_form = missing(str(UnknownCostError(builder.function)))
         by_torch = macs
     return (
-        _word(case.label),
+        word(case.label),
         metric_cell("params", case.summary("params")),
         closed_form,
         by_torch,
-        _quantity_cell(gmacs, case.summary("profiler_macs")),
+        quantity_cell(gmacs, case.summary("profiler_macs")),
     )
 
 
@@ -204,7 +181,7 @@ def _published_cells(case: CaseTrials) -> list[tuple[Cell, ...]]:
     is_known = case.case.model.builder is None
     rows = published_costs(case.case.model) if is_known else ()
     if not rows:
-        return [(_missing("the publication gives no GFLOPS of it"),) * 4]
+        return [(missing("the publication gives no GFLOPS of it"),) * 4]
     return [
         (
             Cell(
@@ -239,10 +216,10 @@ def memory_table(cases: Sequence[CaseTrials]) -> Table:
         rows=tuple(
             Row(
                 cells=(
-                    _word(case.label),
-                    _word(case.mode),
-                    _quantity_cell(MEMORY, predicted),
-                    _quantity_cell(MEMORY, measured),
+                    word(case.label),
+                    word(case.mode),
+                    quantity_cell(MEMORY, predicted),
+                    quantity_cell(MEMORY, measured),
                     Cell(format_number(ratio, 3), key=ratio),
                 )
             )
@@ -279,16 +256,16 @@ def stage_table(cases: Sequence[CaseTrials]) -> Table:
 
 def _stage_cells(case: CaseTrials, stage: Stage, title: str) -> tuple[Cell, ...]:
     return (
-        _word(case.label),
-        _word(title),
-        _quantity_cell(STAGE_TIME, case.summary(f"stage_{stage}_time_s")),
+        word(case.label),
+        word(title),
+        quantity_cell(STAGE_TIME, case.summary(f"stage_{stage}_time_s")),
         _stage_share(case, stage, "time_s"),
-        _quantity_cell(STAGE_MACS, case.summary(f"stage_{stage}_macs")),
+        quantity_cell(STAGE_MACS, case.summary(f"stage_{stage}_macs")),
         _stage_share(case, stage, "macs"),
-        _quantity_cell(MEMORY, case.summary(f"stage_{stage}_memory_bytes")),
-        _quantity_cell(CEILING, case.summary("removal_ceiling_ratio"))
+        quantity_cell(MEMORY, case.summary(f"stage_{stage}_memory_bytes")),
+        quantity_cell(CEILING, case.summary("removal_ceiling_ratio"))
         if stage == "after"
-        else _missing("told of the blocks after the reduction only"),
+        else missing("told of the blocks after the reduction only"),
     )
 
 
@@ -297,78 +274,69 @@ def _stage_share(case: CaseTrials, stage: Stage, quantity: str) -> Cell:
     values = {s: case.summary(f"stage_{s}_{quantity}").value for s in STAGES}
     value, total = values[stage], sum(v or 0 for v in values.values())
     if value is None or not total:
-        return _missing(case.summary(f"stage_{stage}_{quantity}").reason or "")
+        return missing(case.summary(f"stage_{stage}_{quantity}").reason or "")
     percent = 100 * value / total
     return Cell(format_number(percent, 3), key=percent)
-
-
-def metric_cell(name: str, summary: Summary) -> Cell:
-    return _quantity_cell(QUANTITIES[name], summary)
-
-
-def _quantity_cell(quantity: Quantity, summary: Summary) -> Cell:
-    if summary.value is None:
-        return _missing(summary.reason or "")
-    detail = quantity.interval_text(summary.interval)
-    hint = f"median of {summary.n} trials" if summary.n > 1 else "one trial"
-    if detail:
-        hint += ", 95 % interval below"
-    return Cell(quantity.text(summary.value), detail, hint, summary.value)
-
-
-def ratio_cell(ratio: Ratio) -> Cell:
-    if ratio.value is None:
-        return _missing(ratio.reason or "")
-    detail = ""
-    if ratio.interval is not None:
-        detail = " to ".join(format_number(end, 3) for end in ratio.interval)
-    text = f"{format_number(ratio.value, 3)}\N{MULTIPLICATION SIGN}"
-    return Cell(text, detail, describe_evidence(ratio), ratio.value)
 
 
 def _setting_cells(case: CaseTrials) -> tuple[Cell, ...]:
     settings = case.case
     is_counted = case.mode == "profile"
-    not_read = _missing("counted, not measured")
-    statuses = describe_statuses(case.statuses)
+    not_read = missing("counted, not measured")
     return (
-        _word(case.label),
-        _word(case.mode),
-        not_read if is_counted else _word(settings.data),
-        not_read
-        if is_counted
-        else Cell(f"{settings.batch_size:,}", key=settings.batch_size),
-        not_read if is_counted else _word(settings.precision),
-        Cell(statuses, key=len(case.finished), is_number=False),
+        word(case.label),
+        word(case.mode),
+        not_read if is_counted else word(settings.data),
+        not_read if is_counted else _batch_cell(case),
+        not_read if is_counted else word(settings.precision),
+        Cell(
+            describe_statuses(case.statuses),
+            describe_statuses(case.doubtful),
+            "; ".join(case.doubts),
+            key=len(case.finished),
+            is_number=False,
+        ),
     )
+
+
+def _batch_cell(case: CaseTrials) -> Cell:
+    size = case.case.batch_size
+    if size != "max":
+        return Cell(f"{size:,}", key=size)
+    found = case.summary("batch_size").value
+    if found is None:
+        return missing("no largest batch was found")
+    return Cell(f"{found:,.0f}", "the largest", key=found)
 
 
 def _speedup_cell(comparison: Comparison | None) -> Cell:
     if comparison is None:
-        return _missing("without TokenLearner, or without a baseline to compare with")
+        return missing("without TokenLearner, or without a baseline to compare with")
     return ratio_cell(comparison.speedup)
 
 
 def _predicted_cell(comparison: Comparison) -> Cell:
     predicted = comparison.predicted_speedup
     if predicted is None:
-        return _missing("the cost of one side is not known")
+        return missing("the cost of one side is not known")
     text = f"{format_number(predicted, 3)}\N{MULTIPLICATION SIGN}"
     return Cell(text, key=predicted)
 
 
-def _verdict_cell(ratio: Ratio) -> Cell:
-    if ratio.value is None:
-        return _missing(ratio.reason or "")
-    return Cell(
-        ratio.verdict, hint=describe_evidence(ratio), key=ratio.verdict, is_number=False
-    )
+def _verdict_cell(comparison: Comparison) -> Cell:
+    """The verdict, and a mark where it rests on trials that are in doubt."""
+    cell = verdict_cell(comparison.speedup)
+    sides = (comparison.base, comparison.other)
+    doubts = [f"{s.model}: {reason}" for s in sides for reason in s.doubts]
+    if not doubts:
+        return cell
+    return replace(cell, detail="in doubt", hint="; ".join([cell.hint, *doubts]))
 
 
 def _share_cell(comparison: Comparison) -> Cell:
     fraction = comparison.realised_speedup_fraction
     if fraction is None:
-        return _missing("needs a predicted and a realised speed-up")
+        return missing("needs a predicted and a realised speed-up")
     interval = comparison.realised_interval
     detail = ""
     if interval is not None:
@@ -380,7 +348,7 @@ def _accuracy_cell(comparison: Comparison) -> Cell:
     difference = comparison.difference(ACCURACY)
     if difference.value is None:
         reason = comparison.other.summary(ACCURACY).reason
-        return _missing(reason or "the baseline has no accuracy")
+        return missing(reason or "the baseline has no accuracy")
     detail = ""
     if difference.interval is not None:
         detail = " to ".join(signed(end) for end in difference.interval)
@@ -390,11 +358,3 @@ def _accuracy_cell(comparison: Comparison) -> Cell:
         describe_evidence(difference),
         difference.value,
     )
-
-
-def _word(text: str) -> Cell:
-    return Cell(text, key=text, is_number=False)
-
-
-def _missing(reason: str) -> Cell:
-    return Cell(UNKNOWN, hint=reason)

@@ -87,7 +87,9 @@ class RunBuilder:
                 wall_time_s=3.0,
                 command=f"tlbench run again --position {len(self.trials)}",
                 machine_id=self.machine_id,
-                notes={"stopped_by": "interval"},
+                notes={"stopped_by": "interval", "steady_state": "flat"},
+                validity="valid",
+                doubts=(),
                 metrics=dict(metrics),
                 reasons={k: "not on a CPU" for k, v in metrics.items() if v is None},
             )
@@ -102,7 +104,15 @@ class RunBuilder:
         reason: str = "out of memory",
         traceback: str | None = None,
     ) -> None:
-        self.add(case, [{}], status=status, reason=reason, traceback=traceback)
+        self.add(
+            case,
+            [{}],
+            status=status,
+            reason=reason,
+            traceback=traceback,
+            validity=None,
+            notes={},
+        )
 
     @property
     def record(self) -> RunRecord:

@@ -42,7 +42,7 @@ def test_sections_come_in_the_order_of_questions(page: HtmlElement) -> None:
     names = [heading.get("id") for heading in page.iterfind(".//h2")]
     assert names == [
         "asked", "answer", "accuracy", "throughput", "speed-up", "stages",
-        "memory", "training", "cases", "failures", "method", "provenance",
+        "memory", "training", "trust", "cases", "failures", "method", "provenance",
     ]  # fmt: skip
     links = [link.get("href") for link in page.iterfind(".//nav/a")]
     assert links == [f"#{name}" for name in names]

@@ -6,8 +6,9 @@ import pytest
 
 from support.report_run import RunBuilder, model, staged, timed
 from tlbench.reports.cases import gather
+from tlbench.reports.cells import Table
 from tlbench.reports.quantities import CEILING
-from tlbench.reports.tables import Table, cost_table, memory_table, stage_table
+from tlbench.reports.tables import cost_table, memory_table, stage_table
 from tlbench.suites.names import parse_model
 from tlbench.suites.spec import Case
 from tlbench.units import UNKNOWN

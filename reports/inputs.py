@@ -1,0 +1,102 @@
+"""What loading the samples costs: a case beside the same one with a kept batch."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from tlbench.reports.cases import CaseTrials, settings
+from tlbench.reports.cells import (
+    Cell,
+    Row,
+    Table,
+    metric_cell,
+    missing,
+    ratio_cell,
+    verdict_cell,
+    word,
+)
+from tlbench.reports.compare import THROUGHPUT
+from tlbench.statistics import Ratio, compare_ratio
+from tlbench.units import format_number
+
+WAIT = "data_wait_fraction"
+SUPPLY = "input_throughput_samples_per_s"
+NEEDED = "input_workers_needed"
+
+
+class InputComparison(NamedTuple):
+    """A case that loads its samples, and the same without loading where that ran."""
+
+    loaded: CaseTrials
+    fixed: CaseTrials | None
+
+    @property
+    def ratio(self) -> Ratio | None:
+        """Throughput with loading over that without."""
+        if self.fixed is None:
+            return None
+        return compare_ratio(
+            self.fixed.values(THROUGHPUT), self.loaded.values(THROUGHPUT), "higher"
+        )
+
+
+def input_comparisons(cases: Sequence[CaseTrials]) -> Iterator[InputComparison]:
+    """Every case that loads its samples, in order."""
+    alike: dict[tuple[object, ...], list[CaseTrials]] = defaultdict(list)
+    for case in cases:
+        alike[_all_but_input(case)].append(case)
+    for case in cases:
+        if case.case.input.kind == "loader" and case.mode != "profile":
+            fixed = [c for c in alike[_all_but_input(case)] if _is_fixed(c)]
+            yield InputComparison(case, fixed[0] if fixed else None)
+
+
+def _is_fixed(case: CaseTrials) -> bool:
+    return case.case.input.kind == "fixed"
+
+
+def _all_but_input(case: CaseTrials) -> tuple[object, ...]:
+    kept = [v for k, v in settings(case.case).items() if not k.startswith("input.")]
+    model = case.case.model.model_copy(update={"name": None})
+    return (case.run_id, case.machine_id, model, *kept)
+
+
+def input_table(cases: Sequence[CaseTrials]) -> Table:
+    """One row for each case that loads: what that costs, and what would end it."""
+    return Table(
+        headings=(
+            "case",
+            "mode",
+            "workers",
+            "throughput over that of a kept batch",
+            "verdict",
+            "waits for input [%]",
+            "the loader alone [samples/s]",
+            "workers needed",
+        ),
+        rows=tuple(Row(_cells(item)) for item in input_comparisons(cases)),
+    )
+
+
+def _cells(item: InputComparison) -> tuple[Cell, ...]:
+    ratio, case = item.ratio, item.loaded
+    alone = missing("the case with `input: {kind: fixed}` did not run beside it")
+    workers = case.case.input.workers
+    return (
+        word(case.label),
+        word(case.mode),
+        Cell(str(workers), key=workers),
+        alone if ratio is None else ratio_cell(ratio),
+        alone if ratio is None else verdict_cell(ratio),
+        metric_cell(WAIT, case.summary(WAIT)),
+        metric_cell(SUPPLY, case.summary(SUPPLY)),
+        _needed(case),
+    )
+
+
+def _needed(case: CaseTrials) -> Cell:
+    """As many workers as the model would keep busy, in whole numbers."""
+    needed = case.summary(NEEDED)
+    if needed.value is None:
+        return missing(needed.reason or "")
+    return Cell(format_number(needed.value), key=needed.value)
