@@ -57,7 +57,7 @@ def summary_table(cases: Sequence[CaseTrials]) -> Table:
                 cells=(
                     word(case.label),
                     word(case.mode),
-                    word(describe_statuses(case.statuses)),
+                    _trials_cell(case),
                     *(metric_cell(name, case.summary(name)) for name in shown),
                 )
             )
@@ -289,13 +289,17 @@ def _setting_cells(case: CaseTrials) -> tuple[Cell, ...]:
         not_read if is_counted else word(settings.data),
         not_read if is_counted else _batch_cell(case),
         not_read if is_counted else word(settings.precision),
-        Cell(
-            describe_statuses(case.statuses),
-            describe_statuses(case.doubtful),
-            "; ".join(case.doubts),
-            key=len(case.finished),
-            is_number=False,
-        ),
+        _trials_cell(case),
+    )
+
+
+def _trials_cell(case: CaseTrials) -> Cell:
+    return Cell(
+        describe_statuses(case.statuses),
+        describe_statuses(case.doubtful),
+        "; ".join(case.doubts),
+        key=len(case.finished),
+        is_number=False,
     )
 
 

@@ -1,0 +1,168 @@
+"""One side of a comparison: the trials of one case, over the runs that have it."""
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import median
+
+from tlbench.db.query import MachineRecord, TrialRecord
+from tlbench.machine import Machine
+from tlbench.reports.cases import CaseTrials, flatten, settings
+from tlbench.statistics import Block
+from tlbench.suites.spec import Case
+
+BATCH = "batch_size"
+MODEL = "model"
+MACHINE = "machine"
+SOFTWARE = "software"
+
+# memory_bytes is neither: a few MiB more after a reboot make no other machine.
+HARDWARE_FIELDS = (
+    *("hostname", "cpu_model", "cpu_cores"),
+    *("gpu_name", "gpu_count", "gpu_memory_bytes"),
+)
+SOFTWARE_FIELDS = ("os", "gpu_driver", "python", "versions", "commit", "is_dirty")
+
+
+@dataclass(frozen=True)
+class Side:
+    """The trials of one case on one machine with one state of software."""
+
+    parts: tuple[CaseTrials, ...]
+    """Of each run apart, without the trials that are invalid."""
+    machine: Machine | None
+    """None: no worker of it ever came up."""
+    invalid: int = 0
+    """Trials that are left out, as nothing may be concluded from them."""
+
+    @property
+    def case(self) -> Case:
+        return self.parts[0].case
+
+    @property
+    def model(self) -> str:
+        return self.parts[0].model
+
+    @property
+    def label(self) -> str:
+        """The model, and the settings in which the cases of its run differ."""
+        return self.parts[0].label
+
+    @property
+    def memory_metric(self) -> str:
+        return self.parts[0].memory_metric
+
+    @property
+    def trials(self) -> tuple[TrialRecord, ...]:
+        return tuple(trial for part in self.parts for trial in part.trials)
+
+    @property
+    def run_ids(self) -> tuple[int, ...]:
+        return tuple(part.run_id for part in self.parts)
+
+    @property
+    def suspect(self) -> int:
+        """Finished trials that are used, but with doubts."""
+        return sum(part.doubtful.get("suspect", 0) for part in self.parts)
+
+    @property
+    def batch_size(self) -> int | None:
+        """Samples in a step; what was found where the case asks for the most."""
+        if self.case.batch_size != "max":
+            return self.case.batch_size
+        found = self.typical(BATCH)
+        return None if found is None else round(found)
+
+    @property
+    def wall_time_s(self) -> float:
+        """Seconds that a trial takes, in its process and around it."""
+        return median(trial.wall_time_s for trial in self.trials)
+
+    def values(self, metric: str) -> dict[Block, float]:
+        """The metric in each shuffled block: each run has blocks of its own."""
+        return {
+            (part.run_id, repeat): value
+            for part in self.parts
+            for repeat, value in part.values(metric).items()
+        }
+
+    def typical(self, metric: str) -> float | None:
+        """Median over the trials; None where none has it."""
+        values = self.values(metric)
+        return median(values.values()) if values else None
+
+    def why_missing(self, metric: str) -> str:
+        return self.parts[0].summary(metric).reason or "not measured"
+
+    @cached_property
+    def circumstances(self) -> dict[str, str]:
+        """All that tells it from other sides: the model, each setting, the place."""
+        model = self.case.canonical()["model"]
+        told = {MODEL: model} | settings(self.case)
+        told |= {
+            MACHINE: self._of_machine(HARDWARE_FIELDS),
+            SOFTWARE: self._of_machine(SOFTWARE_FIELDS),
+        }
+        return {name: json.dumps(value, sort_keys=True) for name, value in told.items()}
+
+    def _of_machine(self, names: Iterable[str]) -> dict[str, object]:
+        if self.machine is None:
+            return {}
+        return dict(flatten({name: getattr(self.machine, name) for name in names}))
+
+    def key(self, free: Collection[str]) -> tuple[str, ...]:
+        """What it has to have in common with another, but for what is free."""
+        return tuple(v for k, v in self.circumstances.items() if k not in free)
+
+    def differences(self, other: "Side") -> dict[str, str]:
+        """Each name in which two sides differ, in words with both values."""
+        return {
+            name: self._words(name, other)
+            for name, value in self.circumstances.items()
+            if value != other.circumstances[name]
+        }
+
+    def _words(self, name: str, other: "Side") -> str:
+        if name == MODEL:
+            return f"{MODEL} ({self.model}, {other.model})"
+        ours, theirs = (
+            json.loads(side.circumstances[name]) for side in (self, other)
+        )
+        if not isinstance(ours, dict):
+            return f"{name} ({_shown(ours)}, {_shown(theirs)})"
+        return f"{name}: " + ", ".join(
+            f"{field} ({_shown(ours.get(field))}, {_shown(theirs.get(field))})"
+            for field in {**ours, **theirs}
+            if ours.get(field) != theirs.get(field)
+        )
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def make_sides(
+    cases: Iterable[CaseTrials], machines: Mapping[int, MachineRecord]
+) -> list[Side]:
+    """Put together what the runs have of each case; invalid trials are left out."""
+    alike: dict[tuple[str, ...], list[Side]] = defaultdict(list)
+    for case in cases:
+        place = None if case.machine_id is None else machines[case.machine_id].machine
+        part = Side((case,), place)
+        alike[part.key(())].append(part)
+    return [_joined(sides) for sides in alike.values()]
+
+
+def _joined(sides: Iterable[Side]) -> Side:
+    parts = [part for side in sides for part in side.parts]
+    valid = [
+        replace(p, trials=tuple(t for t in p.trials if t.validity != "invalid"))
+        for p in parts
+    ]
+    return Side(
+        parts=tuple(valid),
+        machine=next(iter(sides)).machine,
+        invalid=sum(p.doubtful.get("invalid", 0) for p in parts),
+    )
