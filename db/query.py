@@ -54,6 +54,17 @@ class MachineRecord:
 
 
 @dataclass(frozen=True)
+class CaseRecord:
+    """One case in one run that has a trial of it."""
+
+    run_id: int
+    identity: str
+    model: str
+    """The printed name, as it was in that run."""
+    case: Case
+
+
+@dataclass(frozen=True)
 class TrialRecord:
     """One finished trial with its metrics of the whole job."""
 
@@ -157,6 +168,31 @@ def _trial_records(session: Session, wanted: ColumnElement[bool]) -> list[TrialR
             cases[key] = _case(case_row, row)
         records.append(
             _trial_record(row, cases[key], case_row.identity, metrics[row.id])
+        )
+    return records
+
+
+def cases(session: Session, run_ids: Sequence[int] | None = None) -> list[CaseRecord]:
+    """The cases of these runs, or of all; those of the newest run first."""
+    row, case_row = models.Trial, models.ExperimentCase
+    first = select(func.min(row.id)).group_by(row.run_id, row.case_id)
+    statement = (
+        select(row, case_row)
+        .join(case_row)
+        .join(models.Run)
+        .where(row.id.in_(first))
+        .order_by(models.Run.started_at.desc(), row.run_id.desc(), row.position)
+    )
+    if run_ids is not None:
+        statement = statement.where(row.run_id.in_(run_ids))
+    known: dict[tuple[int, str | None], Case] = {}  # runs share many of them
+    records = []
+    for trial_row, of_case in session.execute(statement):
+        key = (of_case.id, trial_row.given_name)
+        if key not in known:
+            known[key] = _case(of_case, trial_row)
+        records.append(
+            CaseRecord(trial_row.run_id, of_case.identity, trial_row.model, known[key])
         )
     return records
 
@@ -302,9 +338,40 @@ def case_wall_times(
     return dict(found)
 
 
+def calibration(session: Session, machine: Machine) -> dict[str, float | None]:
+    """The newest value of each name that `tlbench calibrate` measured of the machine.
+
+    Empty where nothing was. Of this very host, for the same hardware may be cooled
+    worse or shared with others; and under the same torch, whose kernels set the
+    ceilings. It is of one device: how many there are makes no difference.
+    """
+    row = models.Calibration
+    statement = (
+        select(row.name, row.value)
+        .join(models.Machine)
+        .where(
+            models.Machine.hostname == machine.hostname,
+            *_same_device(machine),
+            models.Machine.versions["torch"]
+            .as_string()
+            .is_not_distinct_from(machine.versions.get("torch")),
+        )
+        .order_by(row.measured_at, row.id)
+    )
+    found: dict[str, float | None] = {}
+    for name, value in session.execute(statement):
+        found[name] = value  # the newest comes last
+    return found
+
+
 def _same_hardware(machine: Machine) -> Iterator[ColumnElement[bool]]:
     """Conditions under which times carry over; software may differ."""
-    for name in ("cpu_model", "cpu_cores", "gpu_name", "gpu_count"):
+    yield from _same_device(machine)
+    yield models.Machine.gpu_count == machine.gpu_count
+
+
+def _same_device(machine: Machine) -> Iterator[ColumnElement[bool]]:
+    for name in ("cpu_model", "cpu_cores", "gpu_name"):
         column = getattr(models.Machine, name)
         yield column.is_not_distinct_from(getattr(machine, name))
 

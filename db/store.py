@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -149,7 +149,7 @@ class ResultStore:
             row = models.Trial(
                 run_id=run_id,
                 case_id=_case_id(session, trial.case),
-                machine_id=_machine_id(session, result.machine),
+                machine_id=result.machine and _machine_id(session, result.machine),
                 model=model_name(trial.case.model),
                 given_name=trial.case.model.name,
                 repeat=trial.repeat,
@@ -171,6 +171,24 @@ class ResultStore:
             session.add(row)
             session.flush()
             return row.id
+
+    def add_calibration(
+        self, machine: Machine, values: Sequence[Metric], measured_at: datetime
+    ) -> None:
+        """Store what was measured of a machine, all of it at one moment."""
+        with self._transaction() as session:
+            machine_id = _machine_id(session, machine)
+            for metric in values:
+                row = models.Calibration(
+                    machine_id=machine_id, measured_at=measured_at, name=metric.name
+                )
+                row.value, row.reason = _stored_value(metric)
+                session.add(row)
+
+    def replan(self, run_id: int, planned: int) -> None:
+        """Store how many trials the run has, where that changes while it goes on."""
+        with self._transaction() as session:
+            self._run(session, run_id).planned = planned
 
     def end_run(
         self, run_id: int, status: Literal["finished", "interrupted", "failed"]
@@ -291,9 +309,7 @@ def _case_id(session: Session, case: Case) -> int:
     return _registered(session, row, models.ExperimentCase.identity == row.identity)
 
 
-def _machine_id(session: Session, machine: Machine | None) -> int | None:
-    if machine is None:
-        return None
+def _machine_id(session: Session, machine: Machine) -> int:
     content = vars(machine)
     text = json.dumps(content, sort_keys=True)
     row = models.Machine(
@@ -305,10 +321,16 @@ def _machine_id(session: Session, machine: Machine | None) -> int | None:
 
 def _metric_row(metric: Metric) -> models.Metric:
     row = models.Metric(**vars(metric))
-    if row.value is not None and not math.isfinite(row.value):
-        # SQLite would store NaN as NULL, and an infinity is no measurement either.
-        row.value, row.reason = None, f"the measured value is {row.value}"
+    row.value, row.reason = _stored_value(metric)
     return row
+
+
+def _stored_value(metric: Metric) -> tuple[float | None, str | None]:
+    """The value, or None and the reason."""
+    if metric.value is not None and not math.isfinite(metric.value):
+        # SQLite would store NaN as NULL, and an infinity is no measurement either.
+        return None, f"the measured value is {metric.value}"
+    return metric.value, metric.reason
 
 
 def _registered(

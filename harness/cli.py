@@ -8,18 +8,25 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from tlbench.errors import SuiteError, TlbenchError
+from tlbench.errors import StoreError, SuiteError, TlbenchError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tlbench.budget import Budget
+    from tlbench.console import Paced
     from tlbench.db.store import ResultStore
     from tlbench.plan import Forecast
-    from tlbench.result import TrialResult
+    from tlbench.reports.gate import Answer, Question
+    from tlbench.reports.selection import Selection
+    from tlbench.result import Artifact, TrialResult
+    from tlbench.runner import Learn, Stored
     from tlbench.suites.model_spec import ModelSpec
-    from tlbench.suites.spec import Suite
+    from tlbench.suites.spec import Suite, Trial
 
 app = typer.Typer(
     name="tlbench",
@@ -32,6 +39,8 @@ app.add_typer(db_app, name="db")
 
 TROUBLE = 3
 """Exit code of a run that ended with a failed trial."""
+STOPPED_BY_GATE = 4
+"""Exit code of a comparison with a verdict that `--fail-on` names."""
 INTERRUPTED = 130
 
 SuiteArgument = Annotated[
@@ -118,6 +127,14 @@ def run(
             " instead of starting Ray here.",
         ),
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Spend so much time, such as 90s, 20m or 1h30m, and no fixed number of"
+            " repeats: they go where intervals are widest.",
+        ),
+    ] = None,
     report: ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -128,44 +145,56 @@ def run(
 
     Example: `tlbench run smoke --report smoke.html`
     """
-    import signal
-    from contextlib import closing
-
-    from tlbench.cluster import Cluster
-    from tlbench.console import Pace, follow, make_console
+    from tlbench.console import Pace, make_console
     from tlbench.db.store import ResultStore
     from tlbench.plan import order_trials
-    from tlbench.runner import run_trials
+    from tlbench.units import format_duration
 
-    # A polite `kill` ends a run as Ctrl-C does: what is finished stays.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    budget_s = None if budget is None else _budget_s(budget)
     loaded = _load(suite, scale)
     if report is not None:
         from tlbench.reports.page import check_destination
 
         check_destination(report)
-    screen, trials = make_console(stderr=True), order_trials(loaded)
+    screen = make_console(stderr=True)
     with ResultStore.open(db, create=True) as store:
-        pace = Pace(trials, _forecast(loaded, store))
+        forecasts = _forecast(loaded, store)
+        spending = None
+        if budget_s is not None:
+            spending = _spend(loaded, forecasts, budget_s)
+        trials = order_trials(loaded) if spending is None else spending
+        length = (
+            f"{len(trials)} trials"
+            if budget_s is None
+            else f"{format_duration(budget_s)} for {len(loaded.cases)} cases"
+        )
         screen.print(
-            f"{loaded.name}: {len(trials)} trials, results go to {store.location}",
+            f"{loaded.name}: {length}, results go to {store.location}",
             markup=False,
             soft_wrap=True,
         )
-        with (
-            Cluster(address) as cluster,
-            closing(
-                run_trials(
-                    loaded, trials, cluster, store, source=suite, command=_command()
-                )
-            ) as progress,
-        ):
-            stored, is_whole = follow(progress, trials, pace, screen)
+        stored, is_whole = _execute(
+            loaded,
+            trials,
+            Pace(trials, forecasts) if spending is None else spending,
+            store,
+            source=suite,
+            address=address,
+            learn=None if spending is None else spending.add,
+        )
         if stored:
-            _conclude(stored[0].run_id, store, report, as_json=as_json)
+            _conclude(
+                stored[0].run_id,
+                store,
+                report,
+                as_json=as_json,
+                about={} if spending is None else {"budget": spending.summary()},
+            )
     if not is_whole:
         screen.print(f"interrupted: {len(stored)} of {len(trials)} trials are kept")
         raise typer.Exit(INTERRUPTED)
+    if spending is not None:
+        screen.print(spending.describe(), markup=False, soft_wrap=True)
     if any(_has_failed(item.finished.result) for item in stored):
         raise typer.Exit(TROUBLE)
 
@@ -359,22 +388,34 @@ def show(
     trial: Annotated[
         int | None, typer.Option(metavar="TRIAL", help="Show one trial in full.")
     ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write what the trial left behind, such as its trace, into a folder.",
+        ),
+    ] = None,
     db: DbOption = DEFAULT_DB,
     as_json: JsonOption = False,
 ) -> None:
     """The results of a run, or everything about one trial.
 
-    Example: `tlbench show` or `tlbench show --trial 7`
+    Example: `tlbench show --trial 7` or `tlbench show --trial 7 --save traces`
     """
     from tlbench.console import make_console, trial_tables
     from tlbench.db import query
 
+    if save is not None and trial is None:
+        raise typer.BadParameter("goes with --trial only", param_hint="--save")
     with _reading(db) as store:
         if trial is None:
             _show_run(_run_id(run_id, store), store, as_json=as_json)
             return
         with store.session() as session:
             record = query.trial(session, trial)
+            artifacts = query.artifacts(session, trial)
+    if save is not None:
+        _save(artifacts, save, record.id)
     if as_json:
         _print_json(_plain(record))
         return
@@ -407,6 +448,104 @@ def report(
 
 
 @app.command()
+def compare(
+    a: Annotated[
+        str,
+        typer.Argument(
+            metavar="A",
+            help="What to compare with: a run (`3`), a case (`case=1a2b3c4d`), or a"
+            " query (`model=ViT-B/16,mode=infer,run=3`; `model~TL`: the name has it).",
+        ),
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help="What is compared with A.")],
+    metric: Annotated[
+        str, typer.Option(metavar="NAME", help="The metric that decides.")
+    ] = "throughput_samples_per_s",
+    iso: Annotated[
+        str,
+        typer.Option(
+            metavar="RULE",
+            help="What is alike: `batch`; `memory` (each side at its largest batch) or"
+            " `memory=2GiB`; `latency=50ms`; `accuracy=90`.",
+        ),
+    ] = "batch",
+    over: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="What may differ: a setting, `model`, `machine` or `software`; may be"
+            " given again. Any one thing if left out.",
+        ),
+    ] = None,
+    level: Annotated[
+        float | None,
+        typer.Option(
+            min=0.5,
+            max=0.9999,
+            help="Confidence of the verdicts; 0.95, and 0.99 with --fail-on.",
+        ),
+    ] = None,
+    band: Annotated[
+        float, typer.Option(min=0, max=1, help="Within this share is equivalent.")
+    ] = 0.02,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-on",
+            metavar="VERDICT",
+            help="Exit code 4 at this verdict (`worse`, `inconclusive`, `better`,"
+            " `equivalent`), or where B has no value; may be given again.",
+        ),
+    ] = None,
+    markdown: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|-", help="Write Markdown for a pull request."),
+    ] = None,
+    junit: Annotated[
+        str | None, typer.Option(metavar="FILE|-", help="Write JUnit XML for CI.")
+    ] = None,
+    is_extended: Annotated[
+        bool,
+        typer.Option(
+            "--extend", help="Run the repeats that should settle what is inconclusive."
+        ),
+    ] = False,
+    db: DbOption = DEFAULT_DB,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two runs, cases or queries: ratio, interval, verdict, case by case.
+
+    They may differ in one thing, which is what is compared. Exit code 4: a verdict
+    that --fail-on names.
+
+    Example: `tlbench compare model=ViT-B/16 'model~TL' --fail-on worse`
+    """
+    from tlbench.db.store import ResultStore
+    from tlbench.reports.gate import Question
+    from tlbench.reports.iso import parse_iso
+    from tlbench.reports.selection import parse_selection
+    from tlbench.statistics import GATE_LEVEL, LEVEL
+
+    gate = _verdicts(fail_on or [])
+    question = Question(
+        metric=metric,
+        level=level or (GATE_LEVEL if gate else LEVEL),
+        band=band,
+        iso=parse_iso(iso),
+        over=frozenset(over or ()),
+    )
+    selections = parse_selection(a), parse_selection(b)
+    files = _destinations(markdown, junit, as_json=as_json)
+    with ResultStore.open(db, read_only=not is_extended) as store:
+        answer = _compare(store, *selections, question)
+        if is_extended and any(j.proposal for j in answer.judgements):
+            answer = _extend(store, answer)
+    _tell(answer, gate, files, as_json=as_json)
+    if answer.failing(gate):
+        raise typer.Exit(STOPPED_BY_GATE)
+
+
+@app.command()
 def doctor(as_json: JsonOption = False) -> None:
     """What works on this machine, what does not, and why. Takes some seconds.
 
@@ -429,6 +568,42 @@ def doctor(as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+def calibrate(
+    db: DbOption = DEFAULT_DB,
+    is_quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="Half a minute instead of two; the floor is vaguer."
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure this machine: its noise, and the best of matrix products and copies.
+
+    The values are stored with the machine. Comparisons give no verdict below its
+    noise floor, and plans and utilisation go by its matrix products. Nothing else
+    should run meanwhile.
+
+    Example: `tlbench calibrate --quick`
+    """
+    from tlbench.calibrate import FULL, QUICK, calibrate, describe
+    from tlbench.cluster import Cluster
+    from tlbench.console import calibration_parts, make_console
+    from tlbench.db.store import ResultStore
+
+    screen = make_console(stderr=True)
+    with ResultStore.open(db, create=True) as store, Cluster() as cluster:
+        found = calibrate(cluster, QUICK if is_quick else FULL, screen.print)
+        store.add_calibration(found.machine, found.values, found.measured_at)
+        screen.print(f"stored in {store.location}", markup=False, soft_wrap=True)
+    if as_json:
+        _print_json(describe(found))
+        return
+    for part in calibration_parts(found):
+        make_console().print(part)
+
+
 @db_app.command()
 def upgrade(db: DbOption = DEFAULT_DB) -> None:
     """Bring an older database to the schema of this version; results stay.
@@ -440,6 +615,26 @@ def upgrade(db: DbOption = DEFAULT_DB) -> None:
     before, after = upgrade_database(db)
     state = f"from {before} to {after}" if before != after else f"is at {after} already"
     print(f"{db}: schema {state}")
+
+
+def _save(artifacts: "list[Artifact]", folder: Path, trial_id: int) -> None:
+    """Write the files of a trial into a folder, all or none, and never over others."""
+    if not artifacts:
+        raise StoreError(
+            f"trial {trial_id} has left no files; `trace: true` in a suite makes the"
+            " first trial of each timed case leave a trace"
+        )
+    files = {folder / artifact.name: artifact.content for artifact in artifacts}
+    for file in files:
+        if file.exists():
+            raise StoreError(f"{file} is there already; --save names another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, content in files.items():
+            file.write_bytes(content)
+            print(f"saved {file}", file=sys.stderr)
+    except OSError as error:
+        raise StoreError(f"cannot write into {folder}: {error.strerror}") from error
 
 
 def _certify(
@@ -524,20 +719,176 @@ def _reading(db: str) -> "ResultStore":
 
 
 def _forecast(suite: "Suite", store: "ResultStore | None") -> "list[Forecast]":
-    from tlbench.db.query import case_wall_times
+    from tlbench.db import query
+    from tlbench.machine import fingerprint
     from tlbench.plan import forecast, matmul_flops_per_s
 
-    identities = [case.identity for case in suite.cases]
+    identities, machine = [case.identity for case in suite.cases], fingerprint()
     history: dict[str, list[float]] = {}
+    calibration: dict[str, float | None] = {}
     if store is not None:
         with store.session() as session:
-            history = case_wall_times(session, identities)
-    return forecast(suite, history, matmul_flops_per_s())
+            history = query.case_wall_times(session, identities)
+            calibration = query.calibration(session, machine)
+    flops_per_s = calibration.get("matmul_fp32_flops_per_s") or matmul_flops_per_s()
+    return forecast(suite, history, flops_per_s, calibration, machine)
+
+
+def _budget_s(text: str) -> float:
+    from tlbench.budget import parse_budget
+
+    try:
+        return parse_budget(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--budget") from error
+
+
+def _spend(
+    suite: "Suite", forecasts: "Sequence[Forecast]", budget_s: float
+) -> "Budget":
+    from tlbench.budget import Budget
+    from tlbench.reports.compare import planned_pairs
+
+    expected_s = {item.identity: item.trial_time_s for item in forecasts}
+    return Budget(suite, planned_pairs(suite.cases), expected_s, budget_s)
+
+
+def _execute(
+    suite: "Suite",
+    trials: "Sequence[Trial]",
+    pace: "Paced",
+    store: "ResultStore",
+    *,
+    source: str,
+    address: str | None = None,
+    learn: "Learn | None" = None,
+) -> "tuple[list[Stored], bool]":
+    """Run the trials, and show how they go on; whether those are all, too."""
+    import signal
+    from contextlib import closing
+
+    from tlbench.cluster import Cluster
+    from tlbench.console import follow, make_console
+    from tlbench.runner import run_trials
+
+    # A polite `kill` ends a run as Ctrl-C does: what is finished stays.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with (
+        Cluster(address) as cluster,
+        closing(
+            run_trials(
+                suite,
+                trials,
+                cluster,
+                store,
+                source=source,
+                command=_command(),
+                learn=learn,
+            )
+        ) as progress,
+    ):
+        return follow(progress, trials, pace, make_console(stderr=True))
+
+
+def _verdicts(wanted: list[str]) -> frozenset[str]:
+    """The verdicts that end a comparison with an exit code of its own."""
+    from tlbench.statistics import Verdict
+    from tlbench.suites.names import did_you_mean
+
+    known = get_args(Verdict)
+    for verdict in wanted:
+        if verdict not in known:
+            raise typer.BadParameter(
+                f"{verdict!r} is not one of {', '.join(known)}"
+                f"{did_you_mean(verdict, known)}",
+                param_hint="--fail-on",
+            )
+    return frozenset(wanted)
+
+
+def _destinations(
+    markdown: str | None, junit: str | None, *, as_json: bool
+) -> dict[str, str]:
+    """Where each format goes; one of them at most to stdout, before anything runs."""
+    files = {"markdown": markdown, "junit": junit}
+    chosen = {name: file for name, file in files.items() if file is not None}
+    on_stdout = [f"--{name} -" for name, file in chosen.items() if file == "-"]
+    if len(on_stdout) + as_json > 1:
+        both = " and ".join([*on_stdout, *(["--json"] if as_json else [])])
+        raise typer.BadParameter(
+            "cannot both go to stdout; a file for one would be right", param_hint=both
+        )
+    from tlbench.reports.page import check_destination
+
+    for file in chosen.values():
+        if file != "-":
+            check_destination(Path(file))
+    return chosen
+
+
+def _compare(
+    store: "ResultStore", a: "Selection", b: "Selection", question: "Question"
+) -> "Answer":
+    from tlbench.reports.gate import compare
+
+    with store.session() as session:
+        return compare(session, a, b, question)
+
+
+def _extend(store: "ResultStore", answer: "Answer") -> "Answer":
+    """Run what should settle the open comparisons, and compare again with that."""
+    from importlib.metadata import version
+
+    from tlbench.console import Pace, make_console
+    from tlbench.machine import fingerprint
+    from tlbench.reports.extension import plan_extension
+
+    suite, trials = plan_extension(answer, fingerprint(), version("tlbench"))
+    pace = Pace(trials, _forecast(suite, store))
+    screen = make_console(stderr=True)
+    screen.print(f"{suite.description}: {len(trials)} trials", markup=False)
+    stored, is_whole = _execute(suite, trials, pace, store, source="compare --extend")
+    if not is_whole:
+        screen.print(f"interrupted: {len(stored)} of {len(trials)} trials are kept")
+        raise typer.Exit(INTERRUPTED)
+    run_id = stored[0].run_id
+    a, b = (side.with_run(run_id) for side in (answer.a, answer.b))
+    screen.print(
+        f"over old and new trials again: tlbench compare {shlex.quote(str(a))}"
+        f" {shlex.quote(str(b))}",
+        markup=False,
+        soft_wrap=True,
+    )
+    return _compare(store, a, b, answer.question)
+
+
+def _tell(
+    answer: "Answer", gate: frozenset[str], files: dict[str, str], *, as_json: bool
+) -> None:
+    """Write what was asked for, and print the rest for people."""
+    from tlbench.console import comparison_parts, make_console
+    from tlbench.reports import verdicts
+
+    texts = {
+        "markdown": lambda: verdicts.markdown(answer),
+        "junit": lambda: verdicts.junit(answer, gate),
+    }
+    for name, file in files.items():
+        text = texts[name]()
+        if file == "-":
+            print(text, end="")
+        else:
+            verdicts.write(text, Path(file))
+    if as_json:
+        _print_json(verdicts.describe(answer, gate))
+    elif "-" not in files.values():
+        console = make_console()
+        for part in comparison_parts(answer, console.width):
+            console.print(part)
 
 
 def _run_id(wanted: int | None, store: "ResultStore") -> int:
     from tlbench.db import query
-    from tlbench.errors import StoreError
 
     with store.session() as session:
         if wanted is not None:
@@ -549,27 +900,41 @@ def _run_id(wanted: int | None, store: "ResultStore") -> int:
 
 
 def _conclude(
-    run_id: int, store: "ResultStore", destination: Path | None, *, as_json: bool
+    run_id: int,
+    store: "ResultStore",
+    destination: Path | None,
+    *,
+    as_json: bool,
+    about: dict[str, Any],
 ) -> None:
-    """Say what a run found, and write the report that was asked for."""
+    """Say what a run found, and write the report that was asked for.
+
+    What else there is to say `about` the run is for programs.
+    """
     if destination is not None:
         from tlbench.reports.page import write_report
 
         with store.session() as session:
             write_report(session, [run_id], destination)
-    _show_run(run_id, store, as_json=as_json)
+    _show_run(run_id, store, as_json=as_json, about=about)
     if destination is not None and not as_json:
         print(f"report: {destination}")
 
 
-def _show_run(run_id: int, store: "ResultStore", *, as_json: bool) -> None:
+def _show_run(
+    run_id: int,
+    store: "ResultStore",
+    *,
+    as_json: bool,
+    about: dict[str, Any] | None = None,
+) -> None:
     from tlbench.console import make_console, run_summary
     from tlbench.reports.page import read_evidence
 
     with store.session() as session:
         evidence = read_evidence(session, [run_id])
     if as_json:
-        run_record = _plain(evidence.runs[0])
+        run_record = _plain(evidence.runs[0]) | (about or {})
         _print_json(run_record | {"trials": [_plain(t) for t in evidence.trials]})
         return
     for part in run_summary(evidence):

@@ -1,7 +1,8 @@
 """Ray: a worker group of fresh processes for each trial. The only module with Ray.
 
-A trial gets one placement group with a bundle per node, and one actor per rank. On a
-CPU a bundle takes a whole node, so that nothing of ours runs beside a measurement.
+A trial gets one placement group with a bundle per node, and one actor per rank; where
+torchrun starts the ranks, one actor for all of them. On a CPU a bundle takes a whole
+node, so that nothing of ours runs beside a measurement.
 """
 
 import contextlib
@@ -12,19 +13,21 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayActorError, RayError
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from tlbench.errors import ClusterError
+from tlbench.launch import run_outside_ray
+from tlbench.machine import fingerprint
 from tlbench.rank import DeviceKind, Rank
-from tlbench.result import Status, TrialResult, combine_ranks
+from tlbench.result import Status, TrialResult, combine_ranks, name_rank
 from tlbench.suites.spec import Case, Trial
 
 GRACE_S = 5.0
@@ -40,6 +43,8 @@ QUIET_RAY = {
 """A Ray of our own looks up from its sleep seldom, since each look halts a thread of a
 measurement; and its workers are not nicer to other processes than a plain one is."""
 PLACEMENT_TIMEOUT_S = 60.0
+OUTSIDE_RAY = frozenset({"torch", "torchrun"})
+"""Stacks whose ranks are no workers of Ray, but children of one."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,11 @@ class Placement:
     nodes: int
     ranks_per_node: int
     cpus_per_rank: float
+    ranks_per_worker: int = 1
+
+    @property
+    def world_size(self) -> int:
+        return self.nodes * self.ranks_per_node
 
     @property
     def bundles(self) -> list[dict[str, float]]:
@@ -74,7 +84,7 @@ class Placement:
 
 
 class Worker:
-    """One rank of one trial, in a process of its own."""
+    """One rank of one trial, in a process of its own; or the parent of several."""
 
     def address(self) -> tuple[str, int]:
         """Where this process can be met as rank 0: its node, and a free port."""
@@ -82,12 +92,24 @@ class Worker:
             probe.bind(("", 0))
             return ray.util.get_node_ip_address(), probe.getsockname()[1]
 
-    def run(self, trial: Trial, rank: Rank) -> TrialResult:
+    def run(self, trial: Trial, ranks: Sequence[Rank]) -> list[TrialResult]:
+        """The results of these ranks; of one alone where that one failed."""
+        if trial.case.stack in OUTSIDE_RAY:
+            return run_outside_ray(trial, ranks)
         start = time.perf_counter()
         from tlbench.trial import run_rank  # torch: half of a short trial's cost
 
         import_time_s = time.perf_counter() - start
-        return run_rank(trial, rank, import_time_s)
+        return [run_rank(trial, rank, import_time_s) for rank in ranks]
+
+    def calibrate(self, rank: Rank, time_limit_s: float) -> TrialResult:
+        from tlbench.measure.rates import measure_rates  # torch
+
+        return TrialResult(
+            "ok",
+            metrics=tuple(measure_rates(rank, time_limit_s)),
+            machine=fingerprint(),
+        )
 
 
 class Cluster:
@@ -121,12 +143,34 @@ class Cluster:
         """Cores of the smallest node, as Ray counts them."""
         return int(min(node.get("CPU", 0) for node in self._nodes))
 
+    def device_of(self, case: Case) -> DeviceKind:
+        """Where the trials of this case run."""
+        return self.device if case.device == "auto" else case.device
+
     def time_worker(self) -> float:
         """Seconds until a fresh worker on one CPU has answered."""
         start = time.perf_counter()
         with _worker_group(Placement("cpu", 1, 1, 1)) as (worker,):
             ray.get(worker.address.remote())
             return time.perf_counter() - start
+
+    def calibrate(self, time_limit_s: float) -> TrialResult:
+        """Measure what one device can do at best, in a fresh process.
+
+        Args:
+            time_limit_s: Of each of the measurements.
+        """
+        whole_node = 1 if self.device == "cuda" else self._share(1)
+        placement = Placement(self.device, 1, 1, whole_node)
+        with _worker_group(placement) as (worker,):
+            rank = _rank(0, placement, "127.0.0.1", 0)
+            try:
+                result: TrialResult = ray.get(
+                    worker.calibrate.remote(rank, time_limit_s)
+                )
+            except RayError as error:
+                return _failure(error)
+        return result
 
     def shortage(self, case: Case) -> str | None:
         """Why the case can never be placed on this cluster; None if it can."""
@@ -159,12 +203,13 @@ class Cluster:
     def _placement(self, case: Case) -> Placement:
         spread = case.parallelism
         ranks_per_node = spread.world_size // spread.nodes
-        device = self.device if case.device == "auto" else case.device
+        device = self.device_of(case)
         return Placement(
             device=device,
             nodes=spread.nodes,
             ranks_per_node=ranks_per_node,
             cpus_per_rank=1 if device == "cuda" else self._share(ranks_per_node),
+            ranks_per_worker=ranks_per_node if case.stack in OUTSIDE_RAY else 1,
         )
 
     def _share(self, ranks: int) -> float:
@@ -177,21 +222,33 @@ def _collect(
     trial: Trial, placement: Placement, workers: Sequence[Any], timeout_s: float
 ) -> TrialResult:
     """Let the workers run their parts of the trial, and make one result of theirs."""
+    deadline = time.perf_counter() + timeout_s
     try:
-        address, port = _meeting_point(workers[0], placement)
+        address, port = _meeting_point(workers, placement, timeout_s)
+    except GetTimeoutError:
+        return TrialResult("timeout", f"its workers did not start in {timeout_s:g} s")
     except RayError as error:
         return _failure(error)
-    calls = [
-        worker.run.remote(trial, _rank(number, placement, address, port))
-        for number, worker in enumerate(workers)
+    ranks = [
+        _rank(number, placement, address, port)
+        for number in range(placement.world_size)
     ]
-    return combine_ranks(_wait(calls, timeout_s), trial.case.global_batch_size)
+    calls = [
+        worker.run.remote(trial, ranks[first : first + placement.ranks_per_worker])
+        for worker, first in zip(
+            workers, range(0, len(ranks), placement.ranks_per_worker), strict=True
+        )
+    ]
+    results = _wait(calls, deadline)
+    if results is None:
+        results = [TrialResult("timeout", f"not finished after {timeout_s:g} s")]
+    return combine_ranks(results, trial.case.global_batch_size)
 
 
 def _rank(number: int, placement: Placement, address: str, port: int) -> Rank:
     return Rank(
         rank=number,
-        world_size=placement.nodes * placement.ranks_per_node,
+        world_size=placement.world_size,
         local_rank=number % placement.ranks_per_node,
         local_world_size=placement.ranks_per_node,
         master_address=address,
@@ -262,15 +319,16 @@ def _worker_group(placement: Placement) -> Iterator[list[Any]]:
                 f"the cluster did not free {placement.bundles} within"
                 f" {PLACEMENT_TIMEOUT_S:.0f} s; `ray status` shows who holds it"
             )
-        for rank in range(placement.nodes * placement.ranks_per_node):
+        ranks = placement.ranks_per_worker
+        for rank in range(0, placement.world_size, ranks):
             strategy = PlacementGroupSchedulingStrategy(
                 group, placement_group_bundle_index=rank // placement.ranks_per_node
             )
             workers.append(
                 ray.remote(Worker)
                 .options(
-                    num_cpus=placement.cpus_per_rank,
-                    num_gpus=1 if placement.device == "cuda" else 0,
+                    num_cpus=placement.cpus_per_rank * ranks,
+                    num_gpus=ranks if placement.device == "cuda" else 0,
                     scheduling_strategy=strategy,
                 )
                 .remote()
@@ -297,42 +355,48 @@ def _wait_until_released(placement: Placement) -> None:
         time.sleep(0.02)
 
 
-def _meeting_point(first: Any, placement: Placement) -> tuple[str, int]:
-    address, port = ray.get(first.address.remote())
+def _meeting_point(
+    workers: Sequence[Any], placement: Placement, timeout_s: float
+) -> tuple[str, int]:
+    """Where the ranks meet, once every worker has started."""
+    answers = ray.get([w.address.remote() for w in workers], timeout=timeout_s)
+    address, port = answers[0]
     return ("127.0.0.1" if placement.nodes == 1 else address), port
 
 
-def _wait(calls: Sequence[Any], timeout_s: float) -> list[TrialResult]:
-    """The result of each rank; when one fails, the others get a moment to report."""
-    deadline = time.perf_counter() + timeout_s
-    results: dict[int, TrialResult] = {}
+def _wait(calls: Sequence[Any], deadline: float) -> list[TrialResult] | None:
+    """The result of each rank, or the first failure; None: the deadline came first.
+
+    When one fails, the others get a moment to report.
+    """
+    results: dict[int, list[TrialResult]] = {}
     pending = list(calls)
     while pending:
         left = max(deadline - time.perf_counter(), 0)
         done, pending = ray.wait(pending, num_returns=1, timeout=left)
         if not done:
             break
-        rank = calls.index(done[0])
-        results[rank] = _result(done[0])
-        if len(calls) > 1 and results[rank].reason:
-            reason = f"rank {rank}: {results[rank].reason}"
-            results[rank] = replace(results[rank], reason=reason)
-        if results[rank].status != "ok":
+        number = calls.index(done[0])
+        results[number] = _results(done[0])
+        if any(result.status != "ok" for result in results[number]):
             deadline = min(deadline, time.perf_counter() + GRACE_S)
-    failed = [result for result in results.values() if result.status != "ok"]
-    if failed:  # what stopped the others is the first failure, not their silence
+            if len(calls) > 1:  # then each is one rank
+                results[number] = [name_rank(r, number) for r in results[number]]
+    # What stopped the others is the first failure, not their silence.
+    failed = [r for found in results.values() for r in found if r.status != "ok"]
+    if failed:
         return failed[:1]
     if pending:
-        return [TrialResult("timeout", f"not finished after {timeout_s:g} s")]
-    return [results[rank] for rank in range(len(calls))]
+        return None
+    return [result for number in sorted(results) for result in results[number]]
 
 
-def _result(call: Any) -> TrialResult:
+def _results(call: Any) -> list[TrialResult]:
     try:
-        result: TrialResult = ray.get(call)
+        results: list[TrialResult] = ray.get(call)
     except RayError as error:
-        return _failure(error)
-    return result
+        return [_failure(error)]
+    return results
 
 
 def _failure(error: RayError) -> TrialResult:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -26,10 +26,12 @@ from tlbench.units import (
 )
 
 if TYPE_CHECKING:  # torch, pandas and seaborn load slowly, and few need them
+    from tlbench.calibrate import Calibration
     from tlbench.certify import Certificate
     from tlbench.db.query import TrialRecord
     from tlbench.reports.cells import Cell
     from tlbench.reports.cells import Table as ReportTable
+    from tlbench.reports.gate import Answer
     from tlbench.reports.page import Evidence
 
 HEADLINES = ("throughput_samples_per_s", "top1_percent", "macs")
@@ -49,6 +51,13 @@ def make_console(*, stderr: bool = False) -> Console:
     return console
 
 
+class Paced(Protocol):
+    """Whatever knows the time left of a run."""
+
+    def left_s(self, finished: int) -> float:
+        """Seconds until the end, once `finished` trials are done."""
+
+
 class Pace:
     """Time left of a run: the forecasts, scaled by how they have held so far."""
 
@@ -65,7 +74,7 @@ class Pace:
 
 
 def follow(
-    run: Iterator[Stored], trials: Sequence[Trial], pace: Pace, console: Console
+    run: Iterator[Stored], trials: Sequence[Trial], pace: Paced, console: Console
 ) -> tuple[list[Stored], bool]:
     """Show a run while it goes on, until it ends or Ctrl-C ends it.
 
@@ -85,7 +94,7 @@ def _show_lines(
     run: Iterator[Stored],
     stored: list[Stored],
     trials: Sequence[Trial],
-    pace: Pace,
+    pace: Paced,
     console: Console,
 ) -> None:
     for item in run:
@@ -97,7 +106,7 @@ def _show_live(
     run: Iterator[Stored],
     stored: list[Stored],
     trials: Sequence[Trial],
-    pace: Pace,
+    pace: Paced,
     console: Console,
 ) -> None:
     view = _LiveView(stored, trials, pace, console)
@@ -114,7 +123,7 @@ class _LiveView:
         self,
         stored: Sequence[Stored],
         trials: Sequence[Trial],
-        pace: Pace,
+        pace: Paced,
         console: Console,
     ) -> None:
         self._stored, self._trials = stored, trials
@@ -163,7 +172,7 @@ def _style(item: Stored) -> str:
     return "" if item.finished.result.status == "ok" else "red"
 
 
-def _line(stored: Sequence[Stored], trials: Sequence[Trial], pace: Pace) -> str:
+def _line(stored: Sequence[Stored], trials: Sequence[Trial], pace: Paced) -> str:
     last, done = stored[-1], len(stored)
     left = f"; {format_duration(pace.left_s(done))} left" if done < len(trials) else ""
     return (
@@ -212,7 +221,7 @@ def plan_table(forecasts: Sequence[Forecast]) -> Table:
             item.identity[:8],
             item.case.mode,
             item.model,
-            UNKNOWN if item.case.mode == "profile" else item.case.batch_size,
+            UNKNOWN if item.case.mode == "profile" else _batch(item),
             UNKNOWN if item.case.mode == "profile" else item.case.precision,
             item.repeats,
             format_metric("params", item.params),
@@ -225,6 +234,15 @@ def plan_table(forecasts: Sequence[Forecast]) -> Table:
         for item in forecasts
     ]
     return make_table(headings, rows)
+
+
+def _batch(forecast: Forecast) -> str:
+    """Samples in a step; of the largest batch it says that it is a prediction."""
+    if forecast.case.batch_size != "max":
+        return str(forecast.batch_size)
+    if forecast.batch_size is None:
+        return "max"
+    return f"max, about {forecast.batch_size}"
 
 
 def memory_table(forecasts: Sequence[Forecast]) -> Table:
@@ -245,6 +263,24 @@ def memory_table(forecasts: Sequence[Forecast]) -> Table:
     ]
     headings = ("case", "mode", "model", "devices", "precision", "ZeRO")
     return make_table((*headings, *parts[:-1], "on the host"), rows)
+
+
+def calibration_parts(calibration: "Calibration") -> Iterator[RenderableType]:
+    """What was measured of a machine, and a word where it is noisy."""
+    from tlbench.calibrate import MEANINGS
+
+    rows = [
+        (m.name, format_metric(m.name, m.value), m.reason or MEANINGS[m.name])
+        for m in calibration.values
+    ]
+    yield make_table(("value", "measured", "what it is"), rows)
+    if calibration.is_noisy:
+        yield Text(
+            "\nThis machine is noisy: equal trials differ by more than most effects."
+            " Something else runs on it, or its clock changes; `tlbench calibrate`"
+            " again once that is over.",
+            style="red",
+        )
 
 
 CERTIFICATE_HEADINGS = (
@@ -360,6 +396,29 @@ def _report_table(table: "ReportTable") -> Table:
 
 def _cell(cell: "Cell") -> str:
     return f"{cell.text} ({cell.detail})" if cell.detail else cell.text
+
+
+def comparison_parts(answer: "Answer", width: int) -> Iterator[RenderableType]:
+    """The answer of `tlbench compare`: a table where there is room, then its notes."""
+    from tlbench.reports.verdicts import HEADINGS, conclusion, introduction, lines
+
+    shown = lines(answer)
+    rows = [line.cells for line in shown]
+    columns = zip(HEADINGS, *rows, strict=True)
+    is_table = sum(max(map(len, column)) + 2 for column in columns) - 2 <= width
+    yield from map(Text, introduction(answer))
+    yield Text()
+    if is_table:
+        yield make_table(HEADINGS, rows)
+        yield Text()
+    for line in shown:
+        yield Text(line.title, style="bold")
+        if not is_table:
+            yield Text(f"  {line.ratio} ({line.interval}): {line.verdict}")
+            yield Text(f"  A {line.base}, B {line.other}")
+        yield from (Text(f"  {note}") for note in line.notes)
+    yield Text()
+    yield from map(Text, conclusion(answer))
 
 
 def trial_tables(trial: "TrialRecord") -> Iterator[RenderableType]:

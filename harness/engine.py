@@ -1,15 +1,21 @@
-"""DeepSpeed: the process group of a trial, and a training engine for its model.
+"""The process group of a trial, and what trains its model: DeepSpeed, or torch alone.
 
-DeepSpeed is imported inside the functions: inference on one rank does without it, and
-would otherwise pay a third of a second in each trial.
+DeepSpeed is imported inside the functions: inference does without it, and would
+otherwise pay a third of a second in each trial.
+
+B samples of this rank in one step.
 """
 
 import os
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from tlbench.errors import UnsupportedError
 from tlbench.rank import Rank
 from tlbench.suites.spec import Case, Parallelism
 
@@ -23,7 +29,8 @@ def set_environment(rank: Rank) -> None:
     os.environ.update(
         RANK=str(rank.rank),
         WORLD_SIZE=str(rank.world_size),
-        LOCAL_RANK=str(rank.local_rank),
+        # DeepSpeed takes it for the number of its GPU, and every rank sees only one.
+        LOCAL_RANK="0" if rank.device == "cuda" else str(rank.local_rank),
         LOCAL_SIZE=str(rank.local_world_size),
         MASTER_ADDR=rank.master_address,
         MASTER_PORT=str(rank.master_port),
@@ -31,8 +38,21 @@ def set_environment(rank: Rank) -> None:
     )
 
 
-def join_process_group(rank: Rank) -> None:
-    """Meet the other ranks: NCCL between GPUs, gloo otherwise."""
+def join_process_group(case: Case, rank: Rank) -> None:
+    """Meet the other ranks: over NCCL between GPUs, over gloo otherwise.
+
+    A rank that is alone needs no group, except where DeepSpeed trains.
+    """
+    backend = "nccl" if rank.device == "cuda" else "gloo"
+    if case.mode != "infer" and case.stack == "deepspeed":
+        _join_by_deepspeed(backend, rank)
+    elif rank.world_size > 1:
+        torch.distributed.init_process_group(
+            backend, rank=rank.rank, world_size=rank.world_size
+        )
+
+
+def _join_by_deepspeed(backend: str, rank: Rank) -> None:
     import deepspeed
     from deepspeed.ops import __compatible_ops__
 
@@ -41,7 +61,7 @@ def join_process_group(rank: Rank) -> None:
         # and fail where there is no compiler. Only tensor-parallel inference uses it.
         __compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(
-        "nccl" if rank.device == "cuda" else "gloo",
+        backend,
         auto_mpi_discovery=False,
         verbose=False,
         rank=rank.rank,
@@ -101,44 +121,153 @@ def _zero(parallelism: Parallelism) -> dict[str, Any]:
     return {"stage": parallelism.zero_stage, **offloaded[parallelism.offload]}
 
 
-class TrainingEngine:
-    """A model under DeepSpeed and AdamW that takes one optimiser step at a time."""
+class TrainingEngine(Protocol):
+    """A model and AdamW that take one optimiser step at a time."""
+
+    @property
+    def model(self) -> nn.Module:
+        """What is called with this rank's images, for training and evaluation."""
+
+    def set_learning_rate(self, learning_rate: float) -> None: ...
+
+    def step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """One optimiser step on this rank's share of the batch; its mean loss."""
+
+
+def training_engine(model: nn.Module, case: Case, rank: Rank) -> TrainingEngine:
+    """What the case's stack trains with."""
+    engine = DeepSpeedEngine if case.stack == "deepspeed" else TorchEngine
+    return engine(model, case, rank)
+
+
+class DeepSpeedEngine:
+    """Training under DeepSpeed, with the ZeRO stage and offload of the case."""
 
     def __init__(self, model: nn.Module, case: Case, rank: Rank) -> None:
         import deepspeed
 
-        optimizer = torch.optim.AdamW(
-            _parameter_groups(model, case.optimizer.weight_decay),
-            lr=case.optimizer.learning_rate,
-            # What is offloaded is stepped on the host.
-            fused=rank.device == "cuda" and case.parallelism.offload == "none",
-        )
-        self.engine, *_ = deepspeed.initialize(
+        # What is offloaded is stepped on the host.
+        is_on_gpu = rank.device == "cuda" and case.parallelism.offload == "none"
+        groups = _parameter_groups(model, case.optimizer.weight_decay)
+        self.model, *_ = deepspeed.initialize(
             model=model,
-            optimizer=optimizer,
+            optimizer=_adamw(groups, case, is_on_gpu=is_on_gpu),
             config=config(case),
             dist_init_required=False,
         )
         self._accumulation = case.accumulation
 
     def set_learning_rate(self, learning_rate: float) -> None:
-        for group in self.engine.optimizer.param_groups:
+        for group in self.model.optimizer.param_groups:
             group["lr"] = learning_rate
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One optimiser step on this rank's share of the batch; its mean loss."""
         losses = []
-        for part, targets in zip(
-            images.chunk(self._accumulation),
-            labels.chunk(self._accumulation),
-            strict=True,
-        ):
-            logits = self.engine(part)
-            loss = nn.functional.cross_entropy(logits.float(), targets)
-            self.engine.backward(loss)
-            self.engine.step()
+        for part, targets in _parts(images, labels, self._accumulation):
+            loss = _loss(self.model(part), targets)
+            self.model.backward(loss)
+            self.model.step()
             losses.append(loss.detach())
         return torch.stack(losses).mean()
+
+
+class TorchEngine:
+    """The same training by torch alone, and DistributedDataParallel between ranks.
+
+    In bf16 it keeps the weights in fp32 beside those that the model computes with, and
+    adds up and exchanges gradients in bf16, both as DeepSpeed does.
+    """
+
+    def __init__(self, model: nn.Module, case: Case, rank: Rank) -> None:
+        if case.precision == "fp16":
+            raise UnsupportedError(
+                f"stack={case.stack} does not scale the loss as precision fp16 needs;"
+                " stack=deepspeed does, and bf16 does without"
+            )
+        is_bf16 = case.precision == "bf16"
+        model = model.bfloat16() if is_bf16 else model
+        groups = _parameter_groups(model, case.optimizer.weight_decay)
+        weights = _parameters(groups)
+        if is_bf16:
+            groups = [_in_fp32(group) for group in groups]
+        self._stepped = _parameters(groups)
+        self._copied = list(zip(weights, self._stepped, strict=True)) if is_bf16 else []
+        self._optimizer = _adamw(groups, case, is_on_gpu=rank.device == "cuda")
+        self.model = DistributedDataParallel(model) if rank.world_size > 1 else model
+        self._accumulation = case.accumulation
+        self._clipping = case.optimizer.gradient_clipping
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+
+    def step(self, images: Tensor, labels: Tensor) -> Tensor:
+        losses: list[Tensor] = []
+        for part, targets in _parts(images, labels, self._accumulation):
+            is_last = len(losses) + 1 == self._accumulation
+            with nullcontext() if is_last else self._without_exchange():
+                loss = _loss(self.model(part), targets)
+                torch.autograd.backward(loss / self._accumulation)
+            losses.append(loss.detach())
+        self._update_weights()
+        return torch.stack(losses).mean()
+
+    def _without_exchange(self) -> AbstractContextManager[None]:
+        if isinstance(self.model, DistributedDataParallel):
+            return self.model.no_sync()
+        return nullcontext()
+
+    @torch.no_grad()
+    def _update_weights(self) -> None:
+        # A builder's model may have weights that take no part in its loss.
+        copied = [(w, c) for w, c in self._copied if w.grad is not None]
+        weights, copies = [w for w, _ in copied], [c for _, c in copied]
+        for copy in copies:
+            copy.grad = torch.empty_like(copy)
+        _copy(_gradients(weights), _gradients(copies))
+        if self._clipping:
+            nn.utils.clip_grad_norm_(self._stepped, self._clipping)
+        self._optimizer.step()
+        _copy(copies, weights)
+        self._optimizer.zero_grad()
+        self.model.zero_grad()
+
+
+def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
+    return [p.grad for p in parameters if p.grad is not None]
+
+
+def _copy(sources: list[Tensor], targets: list[Tensor]) -> None:
+    """Copy many tensors in a few launches."""
+    if sources:
+        torch._foreach_copy_(targets, sources)
+
+
+def _parts(
+    images: Tensor, labels: Tensor, count: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The micro-batches of a step: images [B / count, ...] and labels [B / count]."""
+    return zip(images.chunk(count), labels.chunk(count), strict=True)
+
+
+def _loss(logits: Tensor, targets: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(logits.float(), targets)
+
+
+def _adamw(
+    groups: list[dict[str, Any]], case: Case, *, is_on_gpu: bool
+) -> torch.optim.AdamW:
+    return torch.optim.AdamW(groups, lr=case.optimizer.learning_rate, fused=is_on_gpu)
+
+
+def _parameters(groups: list[dict[str, Any]]) -> list[Tensor]:
+    return [parameter for group in groups for parameter in group["params"]]
+
+
+def _in_fp32(group: dict[str, Any]) -> dict[str, Any]:
+    """The group with copies of its parameters."""
+    copies = [parameter.detach().float() for parameter in group["params"]]
+    return group | {"params": copies}
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -6,14 +6,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pynvml
+
+from tlbench import nvml
 
 CPU_INFO = Path("/proc/cpuinfo")
 CGROUP_MEMBERSHIP = Path("/proc/self/cgroup")
@@ -147,8 +147,9 @@ class _Gpus:
 def _gpus() -> _Gpus:
     """The visible NVIDIA GPUs; none where there is no driver, or it does not answer."""
     try:
-        with _nvml():
-            handles = _visible_handles(os.environ.get("CUDA_VISIBLE_DEVICES"))
+        with nvml.session():
+            devices = nvml.visible_devices(os.environ.get("CUDA_VISIBLE_DEVICES"))
+            handles = [device.handle for device in devices]
             return _Gpus(
                 names=tuple(pynvml.nvmlDeviceGetName(handle) for handle in handles),
                 memory_bytes=tuple(size for h in handles for size in _memory_of(h)),
@@ -158,58 +159,11 @@ def _gpus() -> _Gpus:
         return _Gpus()
 
 
-def _memory_of(handle: Any) -> Iterator[int]:
+def _memory_of(handle: nvml.Handle) -> Iterator[int]:
     try:
         yield int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
     except pynvml.NVMLError_NotSupported:
         return  # shares the memory of the machine
-
-
-@contextmanager
-def _nvml() -> Iterator[None]:
-    pynvml.nvmlInit()
-    try:
-        yield
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _visible_handles(visible: str | None) -> list[Any]:
-    """NVML's handles of the devices that CUDA would show, by CUDA's rules.
-
-    An entry is an index or the beginning of a UUID; the first that fits nothing ends
-    the list. NVML counts in the order of the bus and CUDA in that of speed, which
-    differ only where unlike GPUs sit in one machine.
-    """
-    devices = [
-        pynvml.nvmlDeviceGetHandleByIndex(index)
-        for index in range(pynvml.nvmlDeviceGetCount())
-    ]
-    if visible is None:
-        return devices
-    handles = []
-    for entry in visible.split(","):
-        handle = _handle(devices, entry.strip())
-        if handle is None:
-            break
-        handles.append(handle)
-    return handles
-
-
-def _handle(devices: list[Any], entry: str) -> Any | None:
-    if entry.isdecimal():
-        index = int(entry)
-        return devices[index] if index < len(devices) else None
-    if entry.startswith("MIG-"):  # a part of a GPU, which only its UUID finds
-        try:
-            return pynvml.nvmlDeviceGetHandleByUUID(entry)
-        except pynvml.NVMLError:
-            return None
-    if entry.startswith("GPU-"):
-        for device in devices:
-            if pynvml.nvmlDeviceGetUUID(device).startswith(entry):
-                return device
-    return None
 
 
 def _versions() -> dict[str, str | None]:

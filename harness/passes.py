@@ -6,13 +6,20 @@ B samples of this rank in one step.
 """
 
 import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from statistics import median
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from tlbench.accuracy.fit import fit
-from tlbench.data import Dataset
+from tlbench.data import Dataset, StoredDataset
+from tlbench.data.loader import Batch, Feed, make_loader
 from tlbench.engine import (
     TrainingEngine,
     largest_of_ranks,
@@ -20,14 +27,19 @@ from tlbench.engine import (
     wait_for_all_ranks,
 )
 from tlbench.errors import NonFiniteLossError, UnknownCostError
-from tlbench.measure.memory import measure_peak_memory
+from tlbench.measure.communication import measure_communication
+from tlbench.measure.compilation import measure_compilation
+from tlbench.measure.input import data_wait, measure_input
+from tlbench.measure.memory import limited_memory, measure_peak_memory
 from tlbench.measure.stages import (
     FUSED,
     measure_stages,
     stage_macs,
     unmeasured_stages,
 )
+from tlbench.measure.telemetry import Telemetry, open_telemetry
 from tlbench.measure.timing import Step, StepTimes, clock_for, time_steps
+from tlbench.measure.trace import run_traced_steps, trace_steps, why_not_kept
 from tlbench.models.layers import layers
 from tlbench.models.memory import (
     NO_GROWTH,
@@ -35,9 +47,10 @@ from tlbench.models.memory import (
     predicted_memory_bytes,
 )
 from tlbench.rank import Rank
-from tlbench.result import Metric, Series
+from tlbench.result import Artifact, Metric, Series
 from tlbench.statistics import percentile
-from tlbench.suites.spec import Case
+from tlbench.suites.probe import Probe
+from tlbench.suites.spec import Case, Trial
 
 DTYPES = {
     "fp32": torch.float32,
@@ -53,12 +66,19 @@ LATENCY_STEPS = 200
 class Findings:
     """What the passes of a trial have found so far."""
 
+    started: float = field(default_factory=time.perf_counter)
+    """When this process began to load what a trial needs."""
     metrics: list[Metric] = field(default_factory=list)
     series: list[Series] = field(default_factory=list)
+    artifacts: list[Artifact] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
 
     def add(self, **values: float | None) -> None:
         self.metrics += [Metric(name, value) for name, value in values.items()]
+
+    def add_load_time(self) -> None:
+        """Say that the first step can start now."""
+        self.add(load_time_s=time.perf_counter() - self.started)
 
     def add_steps(self, times: StepTimes) -> None:
         self.series += [
@@ -68,37 +88,126 @@ class Findings:
         self.add(first_step_time_s=times.warmup[0])
         self.notes |= times.notes
 
+    def add_telemetry(self, telemetry: Telemetry, samples: int) -> None:
+        self.metrics += telemetry.metrics(samples)
+        self.series += telemetry.series
+        self.notes |= telemetry.notes
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step does, and where its batches come from."""
+
+    use: Callable[[Tensor, Tensor], object]
+    """The step itself, given images or clips and their labels."""
+    kept: Batch
+    """The batch of `input: fixed`, and of all passes that do not ask for the input."""
+    loader: DataLoader[Batch] | None
+    """None: the input is fixed."""
+
+    @property
+    def device(self) -> torch.device:
+        return self.kept[0].device
+
+    def kept_step(self) -> object:
+        return self.use(*self.kept)
+
+    @contextmanager
+    def feeding(self) -> Iterator[tuple[Step, Feed | None]]:
+        """The step as the case asks for it, and its loader as long as that runs."""
+        if self.loader is None:
+            yield self.kept_step, None
+            return
+        with Feed(self.loader, self.device, self.kept[0].dtype) as feed:
+            yield lambda: self.use(*feed.take()), feed
+
+
+def _work(
+    use: Callable[[Tensor, Tensor], object],
+    trial: Trial,
+    dataset: StoredDataset,
+    rank: Rank,
+) -> Work:
+    case, loader = trial.case, None
+    if case.input.kind == "loader":
+        loader = make_loader(case, dataset.stored(), rank, trial.seed)
+    return Work(use, _fixed_batch(case, dataset, rank), loader)
+
 
 def measure_infer(
-    case: Case, model: nn.Module, dataset: Dataset, rank: Rank, findings: Findings
+    trial: Trial,
+    model: nn.Module,
+    dataset: StoredDataset,
+    rank: Rank,
+    findings: Findings,
 ) -> None:
-    images, _ = _fixed_batch(case, dataset, rank)
+    case = trial.case
     with torch.inference_mode():
-
-        def step() -> Tensor:
-            output: Tensor = model(images)
-            return output
-
-        times = _time(case, step, images.device, findings)
-        if case.batch_size == 1:
+        work = _work(lambda images, _: model(images), trial, dataset, rank)
+        images, _ = work.kept
+        times = _time(case, work, rank, findings)
+        if rank.world_size > 1:  # its ranks exchange nothing
+            findings.add(compute_time_s=median(times.steps))
+        if case.batch_size == 1 and work.loader is None:
             _add_latency(times.steps, findings)
         elif rank.rank == 0:
             image = images[:1].clone()
             _add_latency(_time_single_samples(case, model, image), findings)
         wait_for_all_ranks()  # rank 0 had the machine to itself
         # Stages first: the memory pass leaves a heap that has to be faulted in anew.
-        findings.metrics += _attribute_to_stages(case, model, step, images.device)
+        findings.metrics += _attribute_to_stages(
+            case, model, work.kept_step, work.device
+        )
         findings.metrics += _predicted_memory(case)
-        findings.metrics += measure_peak_memory(step, images.device)
+        findings.metrics += measure_peak_memory(work.kept_step, work.device)
+        _trace(trial, work, rank, findings)
 
 
-def _time(
-    case: Case, step: Step, device: torch.device, findings: Findings
-) -> StepTimes:
+def _time(case: Case, work: Work, rank: Rank, findings: Findings) -> StepTimes:
     """The timed pass: warm up, then time steps until enough is known."""
-    times = time_steps(step, clock_for(device), case.timing, largest_of_ranks)
+    findings.add_load_time()
+    clock = clock_for(work.device)
+    with (
+        open_telemetry(work.device, _local_pids(rank)) as telemetry,
+        work.feeding() as (step, feed),
+    ):
+        times = time_steps(step, clock, case.timing, largest_of_ranks, telemetry)
+        if feed is not None:
+            findings.metrics.append(data_wait(feed, times))
     findings.add_steps(times)
+    findings.add_telemetry(telemetry, len(times.steps) * case.global_batch_size)
+    if case.compile:
+        findings.metrics += measure_compilation()
+    if work.loader is not None:
+        findings.metrics += measure_input(
+            work.loader, work.kept_step, work.device, case.timing, largest_of_ranks
+        )
     return times
+
+
+def _local_pids(rank: Rank) -> list[int]:
+    """The processes of this trial's ranks on this machine."""
+    pids = torch.zeros(rank.world_size, dtype=torch.int64, device=rank.device)
+    pids[rank.rank] = os.getpid()
+    first = rank.rank - rank.local_rank
+    local: list[int] = sum_over_ranks(pids)[first:][: rank.local_world_size].tolist()
+    return local
+
+
+def _trace(trial: Trial, work: Work, rank: Rank, findings: Findings) -> None:
+    """The profiler's pass, the last of all; rank 0 keeps its trace."""
+    if not trial.is_traced:
+        return
+    with work.feeding() as (step, _):
+        if rank.rank != 0:
+            run_traced_steps(step)
+            return
+        trace = trace_steps(step, work.device)
+    reason = why_not_kept(trace)
+    if reason is None:
+        findings.artifacts.append(trace)
+    else:
+        findings.notes["trace"] = reason
 
 
 def _attribute_to_stages(
@@ -145,23 +254,54 @@ def _add_latency(steps: tuple[float, ...], findings: Findings) -> None:
 
 
 def measure_train(
-    case: Case,
+    trial: Trial,
     engine: TrainingEngine,
+    dataset: StoredDataset,
+    rank: Rank,
+    findings: Findings,
+) -> None:
+    case = trial.case
+    loss = torch.zeros((), device=rank.device)
+
+    def use(images: Tensor, labels: Tensor) -> None:
+        nonlocal loss
+        loss = engine.step(images, labels)
+
+    work = _work(use, trial, dataset, rank)
+    _time(case, work, rank, findings)
+    if rank.world_size > 1:
+        findings.metrics += measure_communication(work.kept_step, work.device)
+    findings.metrics += _predicted_memory(case)
+    findings.metrics += measure_peak_memory(work.kept_step, work.device)
+    _trace(trial, work, rank, findings)
+    findings.add(loss=_finite(sum_over_ranks(loss).item() / rank.world_size))
+
+
+def measure_probe(
+    probe: Probe,
+    model: nn.Module,
+    engine: TrainingEngine | None,
     dataset: Dataset,
     rank: Rank,
     findings: Findings,
 ) -> None:
-    images, labels = _fixed_batch(case, dataset, rank)
-    loss = torch.zeros((), device=images.device)
+    """The memory pass alone, in a process that may not fill the host."""
+    case = probe.case
+    with torch.inference_mode(engine is None):
+        images, labels = _fixed_batch(case, dataset, rank)
 
-    def step() -> None:
-        nonlocal loss
-        loss = engine.step(images, labels)
+        def use(few: slice) -> object:
+            if engine is None:
+                return model(images[few])
+            return engine.step(images[few], labels[few])
 
-    _time(case, step, images.device, findings)
-    findings.metrics += _predicted_memory(case)
-    findings.metrics += measure_peak_memory(step, images.device)
-    findings.add(loss=_finite(sum_over_ranks(loss).item() / rank.world_size))
+        # What the first step makes, such as the optimiser's states, is there to stay.
+        # torch.compile would compile for each size of batch.
+        whole = slice(None)
+        use(whole if case.compile else slice(case.accumulation))
+        with limited_memory(probe.stop_bytes):
+            use(whole)  # as in a trial, kernels have their workspaces before
+            findings.metrics += measure_peak_memory(lambda: use(whole), images.device)
 
 
 def measure_fit(
@@ -172,6 +312,7 @@ def measure_fit(
     seed: int,
     findings: Findings,
 ) -> None:
+    findings.add_load_time()
     curves, accuracy = fit(
         engine, case, dataset, rank=rank, dtype=DTYPES[case.precision], seed=seed
     )

@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 
 from tlbench.errors import TrialError
+from tlbench.frontier import at_batch, limit_bytes, predict_largest
+from tlbench.machine import Machine
 from tlbench.models import cost
 from tlbench.models.layers import tokens
 from tlbench.models.memory import (
@@ -42,6 +44,9 @@ used only where the database holds no trial of the case yet."""
 WARMUP_STEPS = 12
 UNTIMED_STEPS: dict[Mode, int] = {"infer": 4, "train": 2}
 """Steps of the passes for memory and stages."""
+PROBES, PROBE_STEPS = 5, 3
+"""What it usually takes to find the largest batch, before the first trial at it."""
+NOTHING_MEASURED: Mapping[str, float | None] = MappingProxyType({})
 MATMUL_SIDE = 768
 
 
@@ -59,8 +64,11 @@ class Forecast:
     """Per sample, forward."""
     train_macs: int | None
     """Per sample, forward and backward; None where nothing is trained, too."""
+    batch_size: int | None
+    """Samples in one step; of the largest batch a prediction, and None where no closed
+    form or no limit of the memory is known."""
     memory_bytes: int | None
-    """Per device, at the peak."""
+    """Per device, at the peak; None where the batch is, too."""
     trial_time_s: float
     time_source: Literal["history", "estimate"]
 
@@ -68,9 +76,11 @@ class Forecast:
     def memory(self) -> tuple[MemorySetting, ...]:
         """The parts of the memory, in each precision and ZeRO stage.
 
-        None for `profile`, or for a builder's model.
+        None for `profile`, a builder's model, or a batch that nobody knows yet.
         """
-        return () if self.memory_bytes is None else tuple(memory_settings(self.case))
+        if self.memory_bytes is None or self.batch_size is None:
+            return ()
+        return tuple(memory_settings(at_batch(self.case, self.batch_size)))
 
 
 def describe(forecast: Forecast) -> dict[str, Any]:
@@ -160,23 +170,37 @@ def order_trials(suite: Suite) -> list[Trial]:
                 for case in suite.cases
                 if case.mode in phase and repeat < suite.repeats[case.mode]
             ]
-            random.Random(f"{suite.seed}/{number}/{repeat}").shuffle(block)
+            block = shuffled(block, f"{suite.seed}/{number}/{repeat}")
             planned += [(case, repeat) for case in block]
     return [
-        Trial(
-            case,
-            repeat,
-            position,
-            seed=suite.seed + repeat,
-            source=case.model.source(suite.sources),
-            is_traced=suite.trace and repeat == 0 and case.mode in TIMED,
-        )
+        make_trial(suite, case, repeat, position)
         for position, (case, repeat) in enumerate(planned)
     ]
 
 
+def shuffled(block: Sequence[Case], key: str) -> list[Case]:
+    """The cases in an order that is a function of `key`."""
+    return random.Random(key).sample(block, len(block))
+
+
+def make_trial(suite: Suite, case: Case, repeat: int, position: int) -> Trial:
+    """One trial of a case of the suite."""
+    return Trial(
+        case,
+        repeat,
+        position,
+        seed=suite.seed + repeat,
+        source=case.model.source(suite.sources),
+        is_traced=suite.trace and repeat == 0 and case.mode in TIMED,
+    )
+
+
 def forecast(
-    suite: Suite, history: Mapping[str, Sequence[float]], flops_per_s: float
+    suite: Suite,
+    history: Mapping[str, Sequence[float]],
+    flops_per_s: float,
+    calibration: Mapping[str, float | None] = NOTHING_MEASURED,
+    machine: Machine | None = None,
 ) -> list[Forecast]:
     """What each case needs.
 
@@ -184,26 +208,36 @@ def forecast(
         suite: The cases.
         history: Wall times in seconds of earlier trials, by identity of the case.
         flops_per_s: Speed of the device where there is no history.
+        calibration: What `tlbench calibrate` measured, by name; its matmul of the
+            case's precision comes before `flops_per_s`.
+        machine: Whose GPU the largest batch is to fit, if the suite sets no limit.
     """
     forecasts = []
     for case in suite.cases:
         earlier = history.get(case.identity)
         is_known = case.model.builder is None
+        plain, repeats = _without_builder(case), suite.repeats[case.mode]
+        batch_size = _batch_size(plain, machine)
+        at_size = None if batch_size is None else at_batch(plain, batch_size)
+        speed = calibration.get(f"matmul_{case.precision}_flops_per_s") or flops_per_s
         forecasts.append(
             Forecast(
                 case=case,
                 model=model_name(case.model),
                 identity=case.identity,
-                repeats=suite.repeats[case.mode],
+                repeats=repeats,
                 params=cost.params(case.model, case.num_classes) if is_known else None,
                 macs=cost.macs(case.model, case.num_classes) if is_known else None,
                 train_macs=_train_flops(case) // 2
                 if is_known and case.mode in TRAINING
                 else None,
-                memory_bytes=predicted_memory_bytes(case) if is_known else None,
+                batch_size=batch_size,
+                memory_bytes=predicted_memory_bytes(at_size)
+                if is_known and at_size is not None
+                else None,
                 trial_time_s=median(earlier)
                 if earlier
-                else _estimate_s(_without_builder(case), flops_per_s),
+                else _estimate_s(case, at_size, speed, repeats),
                 time_source="history" if earlier else "estimate",
             )
         )
@@ -216,17 +250,51 @@ def _without_builder(case: Case) -> Case:
     return case.model_copy(update={"model": model})
 
 
-def _estimate_s(case: Case, flops_per_s: float) -> float:
+def _batch_size(case: Case, machine: Machine | None) -> int | None:
+    """Samples in one step; what is predicted where the case asks for the most."""
+    if case.batch_size != "max":
+        return case.batch_size
+    has_gpu = machine is not None and machine.gpu_count > 0
+    is_gpu = case.device == "cuda" or (case.device == "auto" and has_gpu)
+    limit = limit_bytes(case)
+    if limit is None and is_gpu and machine is not None:
+        limit = machine.gpu_memory_bytes
+    if limit is None:
+        return None
+    return predict_largest(case, "cuda" if is_gpu else "cpu", limit) or None
+
+
+def _estimate_s(
+    case: Case, at_size: Case | None, flops_per_s: float, repeats: int
+) -> float:
+    """Seconds of one trial; a search for its batch is spread over all repeats.
+
+    Of a case whose batch nobody knows, what the process costs.
+    """
     start = START_TIME_S[case.mode]
+    if at_size is None:
+        return start
+    trial_s = _trial_s(at_size, start, flops_per_s)
+    if case.batch_size != "max":
+        return trial_s
+    per_device = flops_per_s * case.parallelism.world_size
+    probe_s = start + PROBE_STEPS * _step_time_s(at_size, per_device)
+    return trial_s + PROBES * probe_s / repeats
+
+
+def _trial_s(case: Case, start: float, flops_per_s: float) -> float:
     if case.mode == "profile":
         return start
     per_device = flops_per_s * case.parallelism.world_size
     if case.mode == "fit":
         per_epoch = TRAIN_SAMPLES[case.data] * _train_flops(case)
         return start + case.fit.epochs * per_epoch / per_device
+    return start + _passes_s(case, _step_time_s(case, per_device))
+
+
+def _step_time_s(case: Case, flops_per_s: float) -> float:
     flops = _train_flops(case) if case.mode == "train" else _flops(case)
-    step_time_s = flops * case.global_batch_size / per_device
-    return start + _passes_s(case, step_time_s)
+    return flops * case.global_batch_size / flops_per_s
 
 
 def _passes_s(case: Case, step_time_s: float) -> float:

@@ -16,8 +16,28 @@ T = TypeVar("T", "Metric", "Series")
 
 WHOLE_JOB = -1
 """The rank of a value that belongs to all ranks together."""
-SUMMED = frozenset({"energy_j_per_sample", "power_w", "idle_power_w"})
+SUMMED = frozenset(
+    {
+        "energy_j_per_sample",
+        "power_w",
+        "idle_power_w",
+        "input_throughput_samples_per_s",
+    }
+)
 """Metrics whose value for the job is the sum over the ranks; of others, the largest."""
+COMPUTE_TIME = "compute_time_s"
+"""Seconds of a step in which a rank does not wait for an exchange with the others."""
+COMMUNICATION = "communication_fraction"
+OVERLAPPED_COMMUNICATION = "overlapped_communication_fraction"
+OF_THE_SLOWEST = frozenset({COMMUNICATION, OVERLAPPED_COMMUNICATION})
+"""Metrics whose value for the job is that of the rank with the longest `COMPUTE_TIME`:
+in other ranks' exchanges their waiting for it counts too."""
+SMALLEST = frozenset(
+    {"gpu_clock_hz", "gpu_memory_clock_hz", "gpu_utilization_fraction", "cpu_clock_hz"}
+)
+"""Metrics whose value for the job is the smallest of any rank."""
+UNSETTLED = "did not settle in"
+"""How the note `warmup` begins where the speed was not steady when timing began."""
 TELEMETRY = "telemetry_"
 """How the names of series begin that each rank samples by a clock of its own."""
 
@@ -85,10 +105,11 @@ class TrialResult:
 def combine_ranks(results: Sequence[TrialResult], batch_size: int) -> TrialResult:
     """Make one result of those of all ranks, in the order of the ranks.
 
-    The job's value of every step, and of every metric but `SUMMED`, is the largest of
-    any rank: its steps take as long as the slowest, and its memory must hold the
-    fullest. With more than one rank each keeps its own values beside the job's; what
-    each samples by its own clock (`TELEMETRY`) has no value of the job.
+    The job's value of every step, and of every metric but `SUMMED`, `SMALLEST` and
+    `OF_THE_SLOWEST`, is the largest of any rank: its steps take as long as the slowest,
+    and its memory must hold the fullest. With more than one rank each keeps its own
+    values beside the job's; what each samples by its own clock (`TELEMETRY`) has no
+    value of the job.
 
     Args:
         results: One of each rank.
@@ -98,7 +119,11 @@ def combine_ranks(results: Sequence[TrialResult], batch_size: int) -> TrialResul
         if result.status != "ok":
             return result
     series = _job_series(results)
-    metrics = [*_job_metrics(results), *_throughput(series, batch_size, len(results))]
+    metrics = _job_metrics(results)
+    times = next((s.values for s in series if s.name == "step_time_s"), ())
+    if times:
+        metrics += _throughput(times, batch_size, len(results))
+        metrics += _spread_of_steps(times)
     is_kept = (lambda s: True) if len(results) > 1 else _is_telemetry
     series += [
         replace(s, rank=rank)
@@ -107,6 +132,7 @@ def combine_ranks(results: Sequence[TrialResult], batch_size: int) -> TrialResul
         if is_kept(s)
     ]
     if len(results) > 1:
+        metrics += _rank_spread(results)
         metrics += [
             replace(m, rank=r) for r, x in enumerate(results) for m in x.metrics
         ]
@@ -134,9 +160,48 @@ def _job_metrics(results: Sequence[TrialResult]) -> list[Metric]:
             metrics.append(unknown[0])
         elif name in SUMMED:
             metrics.append(Metric(name, sum(map(_value, group))))
+        elif name in OF_THE_SLOWEST:
+            metrics.append(group[_slowest(_compute_times(results))])
+        elif name in SMALLEST:
+            metrics.append(min(group, key=_value))
         else:
             metrics.append(max(group, key=_value))
     return metrics
+
+
+def _compute_times(results: Sequence[TrialResult]) -> list[Metric]:
+    """Of each rank, or of none where it is not measured."""
+    return [m for result in results for m in result.metrics if m.name == COMPUTE_TIME]
+
+
+def _slowest(compute_times: Sequence[Metric]) -> int:
+    return max(range(len(compute_times)), key=lambda r: _value(compute_times[r]))
+
+
+def _rank_spread(results: Sequence[TrialResult]) -> list[Metric]:
+    """How much longer the slowest rank computes in a step than the fastest.
+
+    Their step times would not tell: all wait for the slowest, and end a step together.
+    """
+    names = "rank_step_time_spread_fraction", "slowest_rank"
+    times = _compute_times(results)
+    unknown = [metric for metric in times if metric.value is None]
+    if unknown:
+        return [Metric(name, None, unknown[0].reason) for name in names]
+    if not times:
+        return []
+    slowest, fastest = max(map(_value, times)), min(map(_value, times))
+    return [
+        Metric(names[0], slowest / fastest - 1),
+        Metric(names[1], _slowest(times)),
+    ]
+
+
+def name_rank(result: TrialResult, rank: int) -> TrialResult:
+    """Say in the reason which of several ranks it was."""
+    if result.reason is None:
+        return result
+    return replace(result, reason=f"rank {rank}: {result.reason}")
 
 
 def _value(metric: Metric) -> float:
@@ -151,16 +216,33 @@ def _by_name(items: Iterable[T]) -> list[tuple[str, list[T]]]:
 
 
 def _throughput(
-    series: Sequence[Series], batch_size: int, world_size: int
+    times: Sequence[float], batch_size: int, world_size: int
 ) -> list[Metric]:
     """Samples of one step over the median time of a step."""
-    times = next((s.values for s in series if s.name == "step_time_s"), ())
-    if not times:
-        return []
     step_time_s = median(times)
     throughput = batch_size / step_time_s
     return [
         Metric("step_time_p50_s", step_time_s),
         Metric("throughput_samples_per_s", throughput),
         Metric("throughput_per_device_samples_per_s", throughput / world_size),
+    ]
+
+
+def _spread_of_steps(times: Sequence[float]) -> list[Metric]:
+    """How well the median step is known, and how far single steps lie from it."""
+    # NumPy: who only reads what is stored does without it.
+    from tlbench.statistics import outliers, percentile, step_interval
+
+    low, high = step_interval(times) or (None, None)
+    values = {
+        "step_time_p50_low_s": low,
+        "step_time_p50_high_s": high,
+        "step_time_p90_s": percentile(times, 90),
+        "step_time_p99_s": percentile(times, 99),
+        "outlier_steps": int(outliers(times).sum()),
+    }
+    few = f"{len(times)} steps are too few"
+    return [
+        Metric(name, value, few if value is None else None)
+        for name, value in values.items()
     ]

@@ -13,10 +13,10 @@ from torch import nn
 
 from tlbench.data import load_dataset
 from tlbench.engine import (
-    TrainingEngine,
     join_process_group,
     leave_process_group,
     set_environment,
+    training_engine,
 )
 from tlbench.errors import (
     NonFiniteLossError,
@@ -26,6 +26,7 @@ from tlbench.errors import (
 )
 from tlbench.machine import fingerprint
 from tlbench.measure.memory import keep_freed_memory
+from tlbench.measure.telemetry import measure_idle_power
 from tlbench.models import cost
 from tlbench.models.builders import build_whole_model
 from tlbench.models.memory import (
@@ -37,10 +38,12 @@ from tlbench.passes import (
     Findings,
     measure_fit,
     measure_infer,
+    measure_probe,
     measure_train,
 )
 from tlbench.rank import Rank
 from tlbench.result import Metric, Status, TrialResult
+from tlbench.suites.probe import Probe
 from tlbench.suites.spec import Case, Trial
 
 SECOND_COUNTS = ("counter_macs", "profiler_macs")
@@ -49,7 +52,7 @@ SECOND_COUNTS = ("counter_macs", "profiler_macs")
 
 def run_rank(trial: Trial, rank: Rank, import_time_s: float) -> TrialResult:
     """Run this rank's part of a trial; never raises for what a trial can do wrong."""
-    findings = Findings()
+    findings = Findings(started=time.perf_counter() - import_time_s)
     try:
         set_environment(rank)
         findings.add(import_time_s=import_time_s)
@@ -67,6 +70,7 @@ def run_rank(trial: Trial, rank: Rank, import_time_s: float) -> TrialResult:
         traceback=trace,
         metrics=tuple(findings.metrics),
         series=tuple(findings.series),
+        artifacts=tuple(findings.artifacts),
         notes=findings.notes,
         machine=fingerprint(),
     )
@@ -82,16 +86,20 @@ def _measure(trial: Trial, rank: Rank, findings: Findings) -> None:
         return
     device = torch.device(rank.device)
     _prepare(case, seed, rank, device)
+    if case.mode != "fit":  # whose power is not measured either
+        findings.metrics.append(measure_idle_power(device))
     dataset = load_dataset(case.data, case.model.video)
     with attention_kernel(case.attention):
         start = time.perf_counter()
         model = _build(case, source, device, findings)
-        engine = None if case.mode == "infer" else TrainingEngine(model, case, rank)
+        engine = None if case.mode == "infer" else training_engine(model, case, rank)
         built = time.perf_counter()
-        if engine is None:
-            measure_infer(case, model, dataset, rank, findings)
+        if isinstance(trial, Probe):
+            measure_probe(trial, model, engine, dataset, rank, findings)
+        elif engine is None:
+            measure_infer(trial, model, dataset, rank, findings)
         elif case.mode == "train":
-            measure_train(case, engine, dataset, rank, findings)
+            measure_train(trial, engine, dataset, rank, findings)
         else:
             measure_fit(case, engine, dataset, rank, seed, findings)
     findings.add(build_time_s=built - start, measure_time_s=time.perf_counter() - built)
@@ -108,8 +116,7 @@ def _prepare(case: Case, seed: int, rank: Rank, device: torch.device) -> None:
         is_tf32 = case.precision == "tf32"
         torch.set_float32_matmul_precision("high" if is_tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = is_tf32
-    if case.mode != "infer" or rank.world_size > 1:
-        join_process_group(rank)
+    join_process_group(case, rank)
 
 
 def _check_support(case: Case, device: torch.device) -> None:

@@ -92,6 +92,11 @@ def format_percent(value: float | None) -> str:
     return f"{value:.1f} %" if abs(value) >= 10 else f"{format_number(value)} %"
 
 
+def format_fraction(value: float | None) -> str:
+    """As a percentage: 0.904 is 90.4 %."""
+    return UNKNOWN if value is None else format_percent(100 * value)
+
+
 def format_rate(per_s: float | None, what: str = "samples") -> str:
     """So many a second: 1,234 samples/s."""
     return UNKNOWN if per_s is None else f"{format_number(per_s)} {what}/s"
@@ -103,6 +108,8 @@ def format_metric(name: str, value: float | None) -> str:
         return UNKNOWN
     if name.endswith("flops_per_s"):
         return format_si(value, "FLOP/s")
+    if name.endswith("bytes_per_s"):
+        return format_si(value, "B/s")
     if name.endswith("_per_s"):
         return format_rate(value, name.removesuffix("_per_s").rpartition("_")[2])
     if name.endswith("macs"):  # one prefix for all, so that a column compares
@@ -119,6 +126,12 @@ def format_metric(name: str, value: float | None) -> str:
 _BY_SUFFIX = {
     "_bytes": format_bytes,
     "_percent": format_percent,
+    "_fraction": format_fraction,
+    "mfu": format_fraction,
+    "_j_per_sample": lambda value: format_si(value, "J/sample", digits=3),
+    "_w": lambda value: format_si(value, "W", digits=3),
+    "_hz": lambda value: format_si(value, "Hz", digits=3),
+    "_celsius": lambda value: f"{format_number(value)} \N{DEGREE SIGN}C",
     "_s": format_duration,
     "params": format_count,
 }

@@ -189,9 +189,13 @@ def describe_setting(name: str, value: object) -> str:
             return f"{name.rpartition('.')[2].replace('_', ' ')} {value}"
 
 
+def stored_suite(run: RunRecord) -> Suite:
+    """What the run was asked for."""
+    return Suite.model_validate_json(json.dumps(run.suite_json))
+
+
 def _identities(run: RunRecord) -> list[str]:
-    suite = Suite.model_validate_json(json.dumps(run.suite_json))
-    return [case.identity for case in suite.cases]
+    return [case.identity for case in stored_suite(run).cases]
 
 
 class _Key(NamedTuple):

@@ -24,7 +24,8 @@ from matplotlib.ticker import StrMethodFormatter
 from tlbench.reports.cases import CaseTrials, Summary
 from tlbench.reports.compare import ACCURACY, THROUGHPUT, Comparison
 from tlbench.reports.findings import MODE_WORDS
-from tlbench.reports.quantities import QUANTITIES, STAGE_TIME, STAGES
+from tlbench.reports.frontier import asks_for_the_largest
+from tlbench.reports.quantities import LARGEST_BATCH, QUANTITIES, STAGE_TIME, STAGES
 from tlbench.units import format_number
 
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
@@ -149,6 +150,16 @@ def memory_chart(cases: Sequence[CaseTrials], palette: Palette) -> Chart | NoCha
         return NoChart("no case measured its memory")
     return _bar_chart(
         "memory", "Peak memory", rows, palette, lambda case: case.memory_metric
+    )
+
+
+def frontier_chart(cases: Sequence[CaseTrials], palette: Palette) -> Chart | NoChart:
+    """The largest batch of each case that asked for it, by precision and ZeRO stage."""
+    rows = [c for c in asks_for_the_largest(cases) if c.values(LARGEST_BATCH)]
+    if not rows:
+        return NoChart("no case with batch_size: max found its batch")
+    return _bar_chart(
+        "frontier", "Largest batch", rows, palette, lambda _: LARGEST_BATCH
     )
 
 

@@ -1,7 +1,7 @@
 """Which cases are compared, and what comes out: ratios, differences, speed-ups."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +21,7 @@ from tlbench.statistics import (
     compare_ratio,
 )
 from tlbench.suites.model_spec import ModelSpec
+from tlbench.suites.spec import Case
 
 THROUGHPUT = "throughput_samples_per_s"
 ACCURACY = "top1_percent"
@@ -116,17 +117,40 @@ def comparisons(cases: Sequence[CaseTrials]) -> list[Comparison]:
     that at these settings, it is the plain model of another depth, the nearest there is
     (a deepened model against what was deepened), and else the first model of the run.
     """
+    models = [(case.run_id, case.case.model) for case in cases]
+    alike = [tuple(_circumstances(case).values()) for case in cases]
+    return [
+        Comparison(cases[base], cases[other]) for base, other in _pairs(models, alike)
+    ]
+
+
+def planned_pairs(cases: Sequence[Case]) -> list[tuple[Case, Case]]:
+    """Baseline and other side of each comparison that a run of the cases will have."""
+    models = [(0, case.model) for case in cases]
+    alike = [tuple(settings(case).values()) for case in cases]
+    return [(cases[base], cases[other]) for base, other in _pairs(models, alike)]
+
+
+def _pairs(
+    models: Sequence[tuple[int, ModelSpec]], alike: Sequence[Hashable]
+) -> list[tuple[int, int]]:
+    """The places of each baseline and its other side.
+
+    Args:
+        models: The run and the model of each case.
+        alike: What is the same for cases that may be compared.
+    """
     first_model: dict[int, ModelSpec] = {}
-    alike: dict[tuple[object, ...], list[CaseTrials]] = defaultdict(list)
-    for case in cases:
-        first_model.setdefault(case.run_id, case.case.model)
-        alike[tuple(_circumstances(case).values())].append(case)
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for place, (run_id, model) in enumerate(models):
+        first_model.setdefault(run_id, model)
+        groups[alike[place]].append(place)
     found = []
-    for case in cases:
-        group = alike[tuple(_circumstances(case).values())]
-        base = _baseline(case, group, first_model[case.run_id])
+    for place, (run_id, model) in enumerate(models):
+        others = {p: models[p][1] for p in groups[alike[place]] if p != place}
+        base = _baseline(model, others, first_model[run_id])
         if base is not None:
-            found.append(Comparison(base, case))
+            found.append((base, place))
     return found
 
 
@@ -136,18 +160,17 @@ def _circumstances(case: CaseTrials) -> dict[str, object]:
 
 
 def _baseline(
-    case: CaseTrials, group: Sequence[CaseTrials], first_model: ModelSpec
-) -> CaseTrials | None:
-    model = case.case.model
+    model: ModelSpec, others: Mapping[int, ModelSpec], first_model: ModelSpec
+) -> int | None:
+    """The place of the baseline of a model among the others."""
     if _is_same_model(model, model.plain):
         return None
-    others = [candidate for candidate in group if candidate is not case]
-    same = [o for o in others if _is_same_model(o.case.model, model.plain)]
+    same = [p for p, o in others.items() if _is_same_model(o, model.plain)]
     deepened = sorted(
-        (o for o in others if _is_same_width(o.case.model, model.plain)),
-        key=lambda o: abs(o.case.model.depth - model.depth),
+        (p for p, o in others.items() if _is_same_width(o, model.plain)),
+        key=lambda p: abs(others[p].depth - model.depth),
     )
-    first = [o for o in others if _is_same_model(o.case.model, first_model)]
+    first = [p for p, o in others.items() if _is_same_model(o, first_model)]
     return next(iter(same + deepened + first), None)
 
 

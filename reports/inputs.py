@@ -9,19 +9,19 @@ from tlbench.reports.cells import (
     Cell,
     Row,
     Table,
-    metric_cell,
     missing,
+    quantity_cell,
     ratio_cell,
     verdict_cell,
     word,
 )
 from tlbench.reports.compare import THROUGHPUT
+from tlbench.reports.quantities import Quantity
 from tlbench.statistics import Ratio, compare_ratio
-from tlbench.units import format_number
+from tlbench.units import format_count
 
-WAIT = "data_wait_fraction"
-SUPPLY = "input_throughput_samples_per_s"
-NEEDED = "input_workers_needed"
+WAIT = Quantity("waits for input", "%", 100)
+SUPPLY = Quantity("the loader alone", "samples/s")
 
 
 class InputComparison(NamedTuple):
@@ -70,8 +70,8 @@ def input_table(cases: Sequence[CaseTrials]) -> Table:
             "workers",
             "throughput over that of a kept batch",
             "verdict",
-            "waits for input [%]",
-            "the loader alone [samples/s]",
+            WAIT.heading,
+            SUPPLY.heading,
             "workers needed",
         ),
         rows=tuple(Row(_cells(item)) for item in input_comparisons(cases)),
@@ -88,15 +88,15 @@ def _cells(item: InputComparison) -> tuple[Cell, ...]:
         Cell(str(workers), key=workers),
         alone if ratio is None else ratio_cell(ratio),
         alone if ratio is None else verdict_cell(ratio),
-        metric_cell(WAIT, case.summary(WAIT)),
-        metric_cell(SUPPLY, case.summary(SUPPLY)),
+        quantity_cell(WAIT, case.summary("data_wait_fraction")),
+        quantity_cell(SUPPLY, case.summary("input_throughput_samples_per_s")),
         _needed(case),
     )
 
 
 def _needed(case: CaseTrials) -> Cell:
     """As many workers as the model would keep busy, in whole numbers."""
-    needed = case.summary(NEEDED)
+    needed = case.summary("input_workers_needed")
     if needed.value is None:
         return missing(needed.reason or "")
-    return Cell(format_number(needed.value), key=needed.value)
+    return Cell(format_count(needed.value), key=needed.value)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, NoReturn, get_args
 
 from tlbench.errors import ReportError
-from tlbench.reports.compare import ACCURACY, THROUGHPUT
+from tlbench.reports.compare import ACCURACY
 from tlbench.reports.frames import DIRECTIONS
 from tlbench.reports.sides import BATCH, MODEL, Side
 from tlbench.suites.names import did_you_mean
@@ -39,15 +39,18 @@ _LIMIT = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z%]*)")
 class Iso:
     """What is alike on both sides."""
 
-    kind: Kind = "batch"
-    limit: float | None = None
+    kind: Kind
+    limit: float | None
     """In base units; None: there is none, or the cases themselves have it."""
-    text: str = "batch"
+    text: str
 
     @property
     def is_free_of_batch(self) -> bool:
         """Whether the sides are measured at a batch of their own."""
         return self.limit is not None
+
+
+ISO_BATCH = Iso("batch", None, "batch")
 
 
 def parse_iso(text: str) -> Iso:

@@ -26,6 +26,7 @@ from tlbench.reports.charts import (
     NoChart,
     Palette,
     accuracy_chart,
+    frontier_chart,
     memory_chart,
     speedup_chart,
     stage_chart,
@@ -35,6 +36,10 @@ from tlbench.reports.charts import (
 from tlbench.reports.compare import Comparison, comparisons
 from tlbench.reports.findings import find
 from tlbench.reports.frames import case_frame, trial_frame
+from tlbench.reports.frontier import frontier_table
+from tlbench.reports.inputs import input_table
+from tlbench.reports.scaling import scaling_table
+from tlbench.reports.stacks import stack_table
 from tlbench.reports.tables import (
     case_table,
     comparison_table,
@@ -42,8 +47,8 @@ from tlbench.reports.tables import (
     memory_table,
     stage_table,
 )
-from tlbench.reports.trust import trust_table
-from tlbench.statistics import EQUIVALENCE_BAND, LEVEL
+from tlbench.reports.trust import machine_table, trust_table
+from tlbench.statistics import EQUIVALENCE_BAND, LEVEL, NOISE_FLOOR
 from tlbench.units import UNKNOWN, format_bytes, format_duration
 
 CURVES = ("loss", "eval_top1_percent")
@@ -58,6 +63,24 @@ COST_NOTE = (
     f" {MISPRINT_MARK} marks what is misprinted there."
 )
 
+SCALING_NOTE = (
+    "Efficiency is the throughput over that on the fewest devices, over the ratio of"
+    " the numbers of devices. Strong: the whole batch stays the same; weak: that of"
+    " each device does."
+)
+STACKS_NOTE = (
+    "The same steps by torch in a plain process, by processes of torchrun, in workers"
+    " of Ray, and under DeepSpeed in these; each against the first of them that ran."
+)
+INPUT_NOTE = (
+    "The same case with batches from the loader and with one kept batch. Workers"
+    " needed: as many as would feed the model at the speed it has with the kept batch,"
+    " given cores of their own."
+)
+MACHINE_NOTE = (
+    "Sampled or counted while the steps were timed; on a GPU through NVML, on a CPU"
+    " from what the kernel tells."
+)
 TRUST_NOTE = (
     "Each trial is judged when it is stored. Suspect: shown, and used with care."
     " Invalid: no gate uses it. Flat: the steps keep their level; warming and slowing:"
@@ -150,6 +173,7 @@ def render(evidence: Evidence) -> str:
         table=case_table(cases, compared),
         level_percent=round(100 * LEVEL),
         band_percent=round(100 * EQUIVALENCE_BAND),
+        floor_percent=round(100 * NOISE_FLOOR),
         raw_data=_script_json(_raw_data(evidence, cases)),
         style=_static(environment, "style.css"),
         script=_static(environment, "script.js"),
@@ -176,6 +200,8 @@ def _sections(
             "memory", "Peak memory", memory_chart(cases, palette), memory_table(cases)
         ),
         Section("training", "Training curves", training_chart(cases, curves, palette)),
+        *_frontier(cases, palette),
+        *_tables(cases),
         *_checked_cost(cases),
         *_trust(cases),
     ]
@@ -186,6 +212,27 @@ def _checked_cost(cases: Sequence[CaseTrials]) -> Iterator[Section]:
     table = cost_table(cases)
     if table.rows:
         yield Section("cost", "Cost, checked", None, table, COST_NOTE)
+
+
+def _frontier(cases: Sequence[CaseTrials], palette: Palette) -> Iterator[Section]:
+    table = frontier_table(cases)
+    if table.rows:
+        chart = frontier_chart(cases, palette)
+        yield Section("frontier", "The largest batch that fits", chart, table)
+
+
+def _tables(cases: Sequence[CaseTrials]) -> Iterator[Section]:
+    """Questions that only some suites ask."""
+    asked = (
+        ("scaling", "More devices", scaling_table, SCALING_NOTE),
+        ("stacks", "What each layer costs", stack_table, STACKS_NOTE),
+        ("input", "What loading costs", input_table, INPUT_NOTE),
+        ("machine", "The machine meanwhile", machine_table, MACHINE_NOTE),
+    )
+    for name, title, table_of, note in asked:
+        table = table_of(cases)
+        if table.rows:
+            yield Section(name, title, None, table, note)
 
 
 def _trust(cases: Sequence[CaseTrials]) -> Iterator[Section]:

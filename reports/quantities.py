@@ -18,13 +18,16 @@ class Quantity:
     unit: str
     scale: float = 1.0
     """Stored value times this is the shown value."""
+    is_count: bool = False
+    """Whether it is counted, and so shown without decimals."""
 
     @property
     def heading(self) -> str:
         return f"{self.title} [{self.unit}]" if self.unit else self.title
 
     def text(self, value: float) -> str:
-        return format_number(value * self.scale, DIGITS)
+        shown = value * self.scale
+        return f"{shown:,.0f}" if self.is_count else format_number(shown, DIGITS)
 
     def interval_text(self, interval: Interval | None) -> str:
         """Both ends; empty where there is no interval, or a count without spread."""
@@ -33,6 +36,7 @@ class Quantity:
         return " to ".join(format_number(end * self.scale) for end in interval)
 
 
+LARGEST_BATCH = "max_batch_size"
 QUANTITIES = {
     "params": Quantity("parameters", "M", 1e-6),
     "macs": Quantity("compute", "GMACs", 1e-9),
@@ -40,6 +44,10 @@ QUANTITIES = {
     "throughput_samples_per_s": Quantity("throughput", "samples/s"),
     "throughput_per_device_samples_per_s": Quantity("per device", "samples/s"),
     "step_time_p50_s": Quantity("step, median", "ms", 1e3),
+    "communication_fraction": Quantity("communication", "% of step", 1e2),
+    "rank_step_time_spread_fraction": Quantity("spread of ranks", "%", 1e2),
+    "mfu": Quantity("MFU", "%", 1e2),
+    "energy_j_per_sample": Quantity("energy", "J/sample"),
     "latency_p50_s": Quantity("latency p50", "ms", 1e3),
     "latency_p90_s": Quantity("latency p90", "ms", 1e3),
     "latency_p99_s": Quantity("latency p99", "ms", 1e3),
@@ -48,6 +56,7 @@ QUANTITIES = {
     "peak_memory_device_used_bytes": Quantity("peak memory, device", "GiB", 2**-30),
     "peak_memory_host_rss_bytes": Quantity("peak memory, host", "GiB", 2**-30),
     "peak_memory_host_growth_bytes": Quantity("memory of the steps", "MiB", 2**-20),
+    LARGEST_BATCH: Quantity("largest batch", "samples", is_count=True),
     "top1_percent": Quantity("top-1", "%"),
     "top5_percent": Quantity("top-5", "%"),
     "loss": Quantity("last loss", ""),
@@ -55,9 +64,26 @@ QUANTITIES = {
     "time_to_accuracy_s": Quantity("time to accuracy", "s"),
     "import_time_s": Quantity("imports", "s"),
     "build_time_s": Quantity("build", "s"),
+    "load_time_s": Quantity("load", "s"),
     "first_step_time_s": Quantity("first step", "s"),
+    "compile_time_s": Quantity("compilation", "s"),
+    "graph_breaks": Quantity("graph breaks", ""),
 }
 """What the report shows, in the order of its table's columns."""
+
+MACHINE = {
+    "power_w": Quantity("power", "W"),
+    "idle_power_w": Quantity("idle power", "W"),
+    "gpu_utilization_fraction": Quantity("GPU busy", "%", 1e2),
+    "gpu_clock_hz": Quantity("GPU clock", "MHz", 1e-6),
+    "gpu_temperature_celsius": Quantity("GPU", "\N{DEGREE SIGN}C"),
+    "throttled_fraction": Quantity("throttled", "% of samples", 1e2),
+    "cpu_clock_hz": Quantity("CPU clock", "MHz", 1e-6),
+    "foreign_cpu_fraction": Quantity("others' CPU time", "%", 1e2),
+    "steal_fraction": Quantity("stolen CPU time", "%", 1e2),
+    "involuntary_switches_per_s": Quantity("involuntary switches", "1/s"),
+}
+"""What the machine did while steps were timed, in the order of their table."""
 
 STAGES: dict[Stage, str] = {
     "embedding": "embedding",

@@ -90,6 +90,12 @@ class Selection:
             for alternatives in self.alternatives()
         )
 
+    def in_runs(self, run_ids: Iterable[int]) -> "Selection":
+        """The same conditions, in these runs."""
+        others = [c for c in self.conditions if c.name != "run"]
+        runs = [Condition("run", "=", str(run_id)) for run_id in run_ids]
+        return Selection(",".join(map(str, [*others, *runs])), (*others, *runs))
+
     def alternatives(self) -> list[list[Condition]]:
         """The conditions, those together of which one has to be met."""
         groups: dict[str, list[Condition]] = {}
@@ -159,9 +165,13 @@ class Selected:
     """All cases of these runs."""
     machines: Mapping[int, MachineRecord]
 
+    def with_run(self, run_id: int) -> Selection:
+        """The same cases in these runs and in one more."""
+        return self.selection.in_runs([*(run.id for run in self.runs), run_id])
+
     @property
-    def run_ids(self) -> tuple[int, ...]:
-        return tuple(run.id for run in self.runs)
+    def trial_ids(self) -> frozenset[int]:
+        return frozenset(trial.id for case in self.cases for trial in case.trials)
 
 
 def select(session: Session, selection: Selection) -> Selected:

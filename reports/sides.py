@@ -1,7 +1,7 @@
 """One side of a comparison: the trials of one case, over the runs that have it."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,7 +10,6 @@ from statistics import median
 from tlbench.db.query import MachineRecord, TrialRecord
 from tlbench.machine import Machine
 from tlbench.reports.cases import CaseTrials, flatten, settings
-from tlbench.statistics import Block
 from tlbench.suites.spec import Case
 
 BATCH = "batch_size"
@@ -59,8 +58,18 @@ class Side:
         return tuple(trial for part in self.parts for trial in part.trials)
 
     @property
+    def ended_well(self) -> bool:
+        """Whether some trial did."""
+        return any(part.finished for part in self.parts)
+
+    @property
     def run_ids(self) -> tuple[int, ...]:
         return tuple(part.run_id for part in self.parts)
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """How many trials ended in each way but well."""
+        return Counter(str(t.status) for t in self.trials if t.status != "ok")
 
     @property
     def suspect(self) -> int:
@@ -80,7 +89,7 @@ class Side:
         """Seconds that a trial takes, in its process and around it."""
         return median(trial.wall_time_s for trial in self.trials)
 
-    def values(self, metric: str) -> dict[Block, float]:
+    def values(self, metric: str) -> dict[tuple[int, int], float]:
         """The metric in each shuffled block: each run has blocks of its own."""
         return {
             (part.run_id, repeat): value
@@ -94,7 +103,14 @@ class Side:
         return median(values.values()) if values else None
 
     def why_missing(self, metric: str) -> str:
+        if self.invalid and not self.trials:
+            return "every trial is invalid"
         return self.parts[0].summary(metric).reason or "not measured"
+
+    def is_same(self, other: "Side") -> bool:
+        """Whether they have trials in common."""
+        is_in_the_same_run = not {*self.run_ids}.isdisjoint(other.run_ids)
+        return is_in_the_same_run and self.key(()) == other.key(())
 
     @cached_property
     def circumstances(self) -> dict[str, str]:
@@ -127,9 +143,7 @@ class Side:
     def _words(self, name: str, other: "Side") -> str:
         if name == MODEL:
             return f"{MODEL} ({self.model}, {other.model})"
-        ours, theirs = (
-            json.loads(side.circumstances[name]) for side in (self, other)
-        )
+        ours, theirs = (json.loads(side.circumstances[name]) for side in (self, other))
         if not isinstance(ours, dict):
             return f"{name} ({_shown(ours)}, {_shown(theirs)})"
         return f"{name}: " + ", ".join(

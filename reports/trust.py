@@ -6,8 +6,9 @@ from math import log
 from statistics import stdev
 
 from tlbench.reports.cases import CaseTrials, describe_statuses
-from tlbench.reports.cells import Cell, Row, Table, missing, word
+from tlbench.reports.cells import Cell, Row, Table, missing, quantity_cell, word
 from tlbench.reports.compare import THROUGHPUT, TIMED_MODES
+from tlbench.reports.quantities import MACHINE
 from tlbench.units import format_number
 
 
@@ -27,6 +28,26 @@ def trust_table(cases: Sequence[CaseTrials]) -> Table:
             Row(_cells(case))
             for case in cases
             if case.mode in TIMED_MODES and case.finished
+        ),
+    )
+
+
+def machine_table(cases: Sequence[CaseTrials]) -> Table:
+    """What the machine did while each case was timed, as far as anything tells."""
+    timed = [case for case in cases if case.mode in TIMED_MODES and case.finished]
+    shown = [name for name in MACHINE if any(case.values(name) for case in timed)]
+    return Table(
+        headings=("case", "mode", *(MACHINE[name].heading for name in shown)),
+        rows=tuple(
+            Row(
+                (
+                    word(case.label),
+                    word(case.mode),
+                    *(quantity_cell(MACHINE[n], case.summary(n)) for n in shown),
+                )
+            )
+            for case in timed
+            if shown
         ),
     )
 

@@ -65,7 +65,7 @@ def fit(
         _train_epoch(engine, case, train, curves, rank, dtype, seed, epoch)
         elapsed += time.perf_counter() - start
         accuracy = evaluate(
-            engine.engine,
+            engine.model,
             held_out,
             image_size=case.model.image_size,
             batch_size=EVAL_BATCHES * case.micro_batch_size,

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Literal, Protocol
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from tlbench.errors import SuiteError
@@ -52,6 +53,16 @@ class Split:
         return images, self.labels[indices]
 
 
+class Stored(Protocol):
+    """Labelled images or clips as they are stored: a loader reads them one by one."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> tuple[list[Image], int]:
+        """The frames of a sample, an image being a single one, and its label."""
+        ...
+
+
 class Dataset(Protocol):
     """A labelled set of images or clips with a fixed split."""
 
@@ -60,7 +71,15 @@ class Dataset(Protocol):
     def split(self, name: SplitName) -> Split: ...
 
 
-def load_dataset(name: str, video: VideoSpec | None = None) -> Dataset:
+class StoredDataset(Dataset, Protocol):
+    """A data set that a loader can read as well."""
+
+    def stored(self) -> Stored:
+        """The samples for training."""
+        ...
+
+
+def load_dataset(name: str, video: VideoSpec | None = None) -> StoredDataset:
     """Import and open the data set called `name`: its images, or clips for `video`."""
     known = DATASETS if video is None else CLIP_DATASETS
     if name not in known:
@@ -68,5 +87,5 @@ def load_dataset(name: str, video: VideoSpec | None = None) -> Dataset:
         raise SuiteError(f"unknown {kind} {name!r}; known: {', '.join(known)}")
     module, attribute = known[name].split(":")
     arguments = () if video is None else (video.num_frames,)
-    dataset: Dataset = getattr(import_module(module), attribute)(*arguments)
+    dataset: StoredDataset = getattr(import_module(module), attribute)(*arguments)
     return dataset

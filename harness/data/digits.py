@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from tlbench.data import Split, SplitName
 from tlbench.errors import TrialError
@@ -28,6 +29,25 @@ class Digits:
             images=(grey / 8 - 1).expand(-1, 3, -1, -1).contiguous(),  # 0..16 stored
             labels=torch.from_numpy(self._labels[chosen]),
         )
+
+    def stored(self) -> "StoredDigits":
+        chosen = ~_is_for_evaluation(self._labels)
+        return StoredDigits(self._pixels[chosen], self._labels[chosen])
+
+
+class StoredDigits:
+    """Grey pictures of one byte a pixel; there is nothing to decode."""
+
+    def __init__(self, pixels: np.ndarray, labels: np.ndarray) -> None:
+        shades = np.rint(pixels * (255 / 16)).astype(np.uint8)
+        self._pictures, self._labels = shades.reshape(-1, 8, 8), labels
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def read(self, index: int) -> tuple[list[Image.Image], int]:
+        picture = Image.fromarray(self._pictures[index]).convert("RGB")
+        return [picture], int(self._labels[index])
 
 
 def _is_for_evaluation(labels: np.ndarray) -> np.ndarray:

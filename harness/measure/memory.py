@@ -7,6 +7,7 @@ the peak over what the built process holds between steps: on a CPU, what the ste
 
 import ctypes
 import gc
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,9 @@ _LIBC = ctypes.CDLL(None)
 NO_GPU = "measured on a GPU only"
 RESET_PEAK = "5"  # proc(5): resets the peak resident set size
 CANNOT_RESET = "the kernel does not let this process reset its peak resident set"
+THREADS_BYTES = 2**30
+"""Room for the stacks of threads that the first steps start: a limit of what a process
+maps counts them whole, however little of them is used."""
 
 
 def keep_freed_memory() -> None:
@@ -133,6 +137,26 @@ def _no_gpu_peaks() -> list[Metric]:
     return [Metric(f"peak_memory_{kind}_bytes", None, NO_GPU) for kind in kinds]
 
 
+@contextmanager
+def limited_memory(extra_bytes: int | None) -> Iterator[None]:
+    """Let this process take so much more memory, or a little over that, and no more.
+
+    What asks for more then gets an error of torch's allocator, and not the whole
+    machine's memory. Linux counts all private memory that can be written since 4.7.
+    """
+    if extra_bytes is None:
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = resident_bytes("VmData") + extra_bytes + THREADS_BYTES
+    is_lower = soft == resource.RLIM_INFINITY or most < soft
+    resource.setrlimit(resource.RLIMIT_DATA, (most if is_lower else soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
 def return_freed_memory() -> None:
     """Make glibc give freed heap back, so that a peak holds what comes after alone."""
     if _has_malloc_settings():
@@ -149,7 +173,10 @@ def reset_host_peak() -> bool:
 
 
 def resident_bytes(field: str) -> int:
-    """Read VmRSS, what this process holds, or VmHWM, the most it has held."""
+    """Read VmRSS, what this process holds; VmHWM, the most it has held; or VmData.
+
+    The last is what it has mapped to write to, whether or not it has done so.
+    """
     for line in Path("/proc/self/status").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == field:

@@ -4,19 +4,21 @@ A clock runs a chunk of steps and gives the seconds of each. Between chunks, and
 inside one, the results are looked at to decide whether to go on.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
-from typing import Literal, TypeVar
+from typing import Literal, get_args
 
 import torch
 
-from tlbench.statistics import median_interval
+from tlbench.result import UNSETTLED
+from tlbench.statistics import SteadyState, steady_state, step_interval
 from tlbench.suites.spec import Timing
 
-T = TypeVar("T")
 Step = Callable[[], object]
 Clock = Callable[[Step, int], list[float]]
 Agree = Callable[[int], int]
@@ -31,7 +33,13 @@ MAX_WARMUP_STEPS = 60
 CHUNK_TIME_S = 0.05
 """Steps are timed in chunks of about this long; shorter ones cost more looking."""
 
+GROWTH = 1.1
+"""How far the steps grow in number from one look at their interval to the next: a look
+costs milliseconds, and some fifty of them lead from ten steps to a thousand."""
+
 StoppedBy = Literal["interval", "max_steps", "max_time"]
+STATES: tuple[SteadyState, ...] = get_args(SteadyState)
+"""The better ones first: of ranks that differ, the worst speaks for all."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +52,22 @@ class StepTimes:
     stopped_by: StoppedBy
     is_settled: bool
     """Whether the warm-up ended because the speed was steady."""
+    steady_state: SteadyState
+    """What the timed steps did; all of them are kept, whatever it was."""
+    extended_to_s: float | None
+    """The limit that steps which still drifted were given; None: they needed none."""
 
     @property
     def notes(self) -> dict[str, str]:
-        state = "settled after" if self.is_settled else "did not settle in"
-        return {
+        state = "settled after" if self.is_settled else UNSETTLED
+        notes = {
             "stopped_by": self.stopped_by,
+            "steady_state": self.steady_state,
             "warmup": f"{state} {len(self.warmup)} steps",
         }
+        if self.extended_to_s is not None:
+            notes["extended"] = f"to {self.extended_to_s:g} s: the steps still drifted"
+        return notes
 
 
 def host_clock(step: Step, count: int) -> list[float]:
@@ -84,25 +100,88 @@ def clock_for(device: torch.device) -> Clock:
 
 
 def time_steps(
-    step: Step, clock: Clock, timing: Timing, agree: Agree = int
+    step: Step,
+    clock: Clock,
+    timing: Timing,
+    agree: Agree = int,
+    watch: AbstractContextManager[object] | None = None,
 ) -> StepTimes:
-    """Warm up, then time `step` until its median is known well enough."""
+    """Warm up, then time `step` until its median is known well enough.
+
+    The timed steps, and they alone, run in the context of `watch`.
+    """
     warmup, is_settled = _warm_up(step, clock, timing.max_time_s, agree)
     steps: list[float] = []
     stopped_by: StoppedBy | None = None
-    deadline = time.perf_counter() + timing.max_time_s
-    while stopped_by is None:
-        count = agree(_chunk_length(steps or warmup, clock))
-        steps += clock(step, min(count, timing.max_steps - len(steps)))
-        stopped_by = _reason_to_stop(steps, timing, deadline, agree)
-    return StepTimes(tuple(warmup), tuple(steps), stopped_by, is_settled)
+    window = _Window(timing, agree)
+    with watch or nullcontext():
+        while stopped_by is None:
+            count = agree(_chunk_length(steps or warmup, clock))
+            steps += clock(step, min(count, timing.max_steps - len(steps)))
+            stopped_by = window.reason_to_stop(steps)
+    return StepTimes(
+        warmup=tuple(warmup),
+        steps=tuple(steps),
+        stopped_by=stopped_by,
+        is_settled=is_settled,
+        steady_state=window.state(steps),
+        extended_to_s=window.extended_to_s,
+    )
+
+
+class _Window:
+    """Says when the timed steps are enough; it is asked between two chunks of them."""
+
+    def __init__(self, timing: Timing, agree: Agree) -> None:
+        self._timing, self._agree = timing, agree
+        self._start = time.perf_counter()
+        self._next_look = timing.min_steps
+        self.extended_to_s: float | None = None
+
+    def reason_to_stop(self, steps: Sequence[float]) -> StoppedBy | None:
+        if len(steps) < self._timing.min_steps:
+            return None
+        if self._is_look_due(len(steps)) and self._is_known(steps):
+            return "interval"
+        if len(steps) >= self._timing.max_steps:
+            return "max_steps"
+        limit_s = self.extended_to_s or self._timing.max_time_s
+        return (
+            "max_time" if self._is_over(limit_s) and not self._extend(steps) else None
+        )
+
+    def state(self, steps: Sequence[float]) -> SteadyState:
+        return STATES[self._agree(STATES.index(steady_state(steps)))]
+
+    def _is_look_due(self, count: int) -> bool:
+        if count < self._next_look:
+            return False
+        self._next_look = math.ceil(count * GROWTH)
+        return True
+
+    def _is_known(self, steps: Sequence[float]) -> bool:
+        """Whether the median is known on every rank, and means something."""
+        is_wide = self._agree(not _is_narrow(steps, self._timing.target))
+        return not is_wide and self.state(steps) == "flat"
+
+    def _extend(self, steps: Sequence[float]) -> bool:
+        """Give steps that still drift as long again; once."""
+        limit_s = 2 * self._timing.max_time_s
+        if self._is_over(limit_s) or self.state(steps) == "flat":
+            return False
+        self.extended_to_s = limit_s
+        return True
+
+    def _is_over(self, limit_s: float) -> bool:
+        return bool(self._agree(time.perf_counter() > self._start + limit_s))
 
 
 def _warm_up(
     step: Step, clock: Clock, max_time_s: float, agree: Agree
 ) -> tuple[list[float], bool]:
-    deadline = time.perf_counter() + max_time_s
     times = clock(step, 1)
+    # From here on: compiling alone may take longer, and says nothing about the speed.
+    deadline = time.perf_counter() + max_time_s
     while True:
         if agree(_is_steady(times)):
             return times, True
@@ -126,20 +205,8 @@ def _chunk_length(times: Sequence[float], clock: Clock) -> int:
     return max(fitting, 10 if clock is cuda_clock else 1)
 
 
-def _reason_to_stop(
-    steps: Sequence[float], timing: Timing, deadline: float, agree: Agree
-) -> StoppedBy | None:
-    if len(steps) < timing.min_steps:
-        return None
-    if agree(_is_narrow(steps, timing.target)):
-        return "interval"
-    if agree(time.perf_counter() > deadline):
-        return "max_time"
-    return "max_steps" if len(steps) >= timing.max_steps else None
-
-
 def _is_narrow(steps: Sequence[float], target: float) -> bool:
-    interval = median_interval(steps)
+    interval = step_interval(steps)
     if interval is None:
         return False
     low, high = interval

@@ -61,7 +61,7 @@ class SteppingWorker(Worker):
     """A trial's worker that is set up by the trial's own code, and steps when asked."""
 
     def set_up(self, threads: int) -> None:
-        from tlbench import trial
+        from tlbench import passes, trial
         from tlbench.data import load_dataset
         from tlbench.engine import set_environment
         from tlbench.rank import Rank
@@ -69,8 +69,8 @@ class SteppingWorker(Worker):
         rank = Rank(0, 1, 0, 1, "127.0.0.1", 0, "cpu", threads)
         set_environment(rank)
         trial._prepare(CASE, 0, rank, torch.device("cpu"))
-        model = trial._build(CASE, None, torch.device("cpu"), trial.Findings())
-        images, _ = trial._fixed_batch(CASE, load_dataset(CASE.data), rank)
+        model = trial._build(CASE, None, torch.device("cpu"), passes.Findings())
+        images, _ = passes._fixed_batch(CASE, load_dataset(CASE.data), rank)
         self._step = lambda: model(images)
 
     def step_time_s(self) -> float:
@@ -113,7 +113,7 @@ def main() -> None:
                 "bare": bare_loop(threads, keeps_memory=True),
                 "default allocator": bare_loop(threads, keeps_memory=False),
             }
-            rates = take_turns(sides, rounds, CASE.batch_size)
+            rates = take_turns(sides, rounds, CASE.global_batch_size)
     for peer in ("bare", "default allocator"):
         ratio = compare_ratio(rates[peer], rates["tlbench"], "higher", band=TARGET)
         low, high = ratio.interval or (float("nan"), float("nan"))

@@ -1,6 +1,8 @@
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import event, update
@@ -33,6 +35,7 @@ CPU_NODE = Machine(
     is_dirty=None,
 )
 GPU_NODE = replace(CPU_NODE, hostname="node2", gpu_name="NVIDIA H100", gpu_count=1)
+START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 FAILURE = TrialResult("timeout", reason="took longer than 1800 s")
 
 
@@ -185,6 +188,24 @@ class TestQuery:
             (id_, "latency_s"): (float(i),) for i, id_ in enumerate(ids[:5])
         }
 
+    def test_cases_are_those_of_the_runs_the_newest_first(
+        self, store: ResultStore, begin: Begin, add: Add, case: Case
+    ) -> None:
+        """Each once in a run, however many trials it has there."""
+        other = case.model_copy(update={"batch_size": 64})
+        first, second = begin(store), begin(store)
+        for position, of in enumerate((other, case, case)):
+            add(store, first, position, of=of)
+        add(store, second, of=case)
+        with store.session() as session:
+            found = query.cases(session)
+            assert [(c.run_id, c.case) for c in found] == [
+                *((second, case), (first, other), (first, case))
+            ]
+            assert found[0].identity == case.identity
+            assert found[0].model == "ViT-Ti/16+TL8@6"
+            assert [c.run_id for c in query.cases(session, [second])] == [second]
+
     def test_wall_times_are_of_good_trials_newest_first(
         self, store: ResultStore, begin: Begin, add: Add, case: Case
     ) -> None:
@@ -212,6 +233,51 @@ class TestQuery:
         with store.session() as session:
             found = query.case_wall_times(session, [case.identity], machine=CPU_NODE)
         assert found == {case.identity: [2.0, 0.0]}
+
+    def test_calibration_has_the_newest_value_of_each_name(
+        self, store: ResultStore
+    ) -> None:
+        clock, rate = Metric("timer_s", 3e-8), Metric("copy_bytes_per_s", 1e10)
+        unknown = Metric("copy_bytes_per_s", None, "no memory")
+        store.add_calibration(CPU_NODE, [clock, rate], START + timedelta(days=2))
+        store.add_calibration(CPU_NODE, [Metric("timer_s", 9.0)], START)
+        store.add_calibration(CPU_NODE, [unknown], START + timedelta(days=3))
+        with store.session() as session:
+            found = query.calibration(session, CPU_NODE)
+        assert found == {"timer_s": 3e-8, "copy_bytes_per_s": None}
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"hostname": "node9"},
+            {"cpu_cores": 32},
+            {"gpu_name": "NVIDIA A100"},
+            {"versions": {"torch": "2.15.0"}},
+        ],
+        ids=lambda change: next(iter(change)),
+    )
+    def test_calibration_is_of_this_host_and_this_torch(
+        self, store: ResultStore, change: dict[str, Any]
+    ) -> None:
+        store.add_calibration(GPU_NODE, [Metric("timer_s", 3e-8)], START)
+        with store.session() as session:
+            assert query.calibration(session, replace(GPU_NODE, **change)) == {}
+
+    def test_calibration_holds_for_any_number_of_equal_gpus(
+        self, store: ResultStore
+    ) -> None:
+        store.add_calibration(GPU_NODE, [Metric("timer_s", 3e-8)], START)
+        several = replace(GPU_NODE, gpu_count=8, commit="0123abc")
+        with store.session() as session:
+            assert query.calibration(session, several) == {"timer_s": 3e-8}
+
+    def test_a_calibrated_value_that_is_no_number_has_a_reason(
+        self, store: ResultStore
+    ) -> None:
+        store.add_calibration(CPU_NODE, [Metric("timer_s", float("inf"))], START)
+        with store.session() as session:
+            (row,) = session.query(models.Calibration).all()
+            assert (row.value, row.reason) == (None, "the measured value is inf")
 
     def test_case_of_a_later_schema_is_refused_in_words(
         self, store: ResultStore, begin: Begin, add: Add, case: Case

@@ -173,6 +173,15 @@ class TestStore:
         assert ended.ended_at is not None
         assert ended.ended_at >= running.started_at
 
+    def test_a_plan_may_change_while_its_run_goes_on(
+        self, store: ResultStore, begin: Begin
+    ) -> None:
+        run_id = begin(store, planned=6)
+        store.replan(run_id, 9)
+        with store.session() as session:
+            record = query.run(session, run_id)
+        assert (record.planned, record.status) == (9, "running")
+
     def test_registers_a_case_and_a_machine_once(
         self, store: ResultStore, begin: Begin, add: Add
     ) -> None:

@@ -11,16 +11,19 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
 import click
 import pytest
 import typer
 
+from support import stored_runs
 from tlbench import cli
 from tlbench.cli import app, main
 from tlbench.db.store import ResultStore
 from tlbench.models import cost, reference
-from tlbench.result import Metric, TrialResult
+from tlbench.reports.verdicts import TIMES
+from tlbench.result import Artifact, Metric, TrialResult
 from tlbench.suites.loader import builtin_suites, load_suite
 from tlbench.suites.names import parse_model
 from tlbench.suites.spec import Case, Suite, Trial
@@ -98,6 +101,7 @@ def db(tmp_path: Path) -> str:
                 Metric("throughput_samples_per_s", 250.0),
                 Metric("peak_memory_allocated_bytes", None, "measured on a GPU only"),
             ),
+            artifacts=(Artifact("trace.json.gz", "application/gzip", b"a trace"),),
         ),
         TrialResult("error", "it [broke]", "Traceback: here"),
     )
@@ -463,6 +467,44 @@ def test_a_run_is_shown_in_json(call: Any, db: str) -> None:
     assert second["reason"] == "it [broke]"
 
 
+def test_what_a_trial_left_behind_is_saved(call: Any, db: str, tmp_path: Path) -> None:
+    ended = call("show", "--trial", "1", "--save", "new/traces", "--db", db)
+    assert ended.code == 0
+    file = Path("new", "traces", "trace.json.gz")
+    assert ended.err == f"saved {file}\n"
+    assert (tmp_path / file).read_bytes() == b"a trace"
+
+
+def test_a_saved_file_is_never_written_over(call: Any, db: str, tmp_path: Path) -> None:
+    mine = tmp_path / "trace.json.gz"
+    mine.write_text("mine")
+    ended = call("show", "--trial", "1", "--save", ".", "--db", db)
+    assert ended.code == 1
+    assert "trace.json.gz is there already; --save names another" in ended.err
+    assert mine.read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_made_is_told(
+    call: Any, db: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    ended = call("show", "--trial", "1", "--save", "file/folder", "--db", db)
+    assert ended.code == 1
+    assert ended.err.startswith("error: cannot write into file/folder: ")
+
+
+def test_a_trial_without_files_says_what_leaves_one(call: Any, db: str) -> None:
+    ended = call("show", "--trial", "2", "--save", "traces", "--db", db)
+    assert ended.code == 1
+    assert "trial 2 has left no files; `trace: true` in a suite" in ended.err
+
+
+def test_only_one_trial_can_be_saved(call: Any, db: str) -> None:
+    ended = call("show", "--save", "traces", "--db", db)
+    assert ended.code == 2
+    assert "goes with --trial only" in ended.err
+
+
 def test_a_trial_is_shown_in_full(call: Any, db: str) -> None:
     out = call("show", "--trial", "2", "--db", db).out
     for part in ("it [broke]", "Traceback: here", "tlbench run again-1", "ViT-Ti/16"):
@@ -486,6 +528,82 @@ def test_a_report_is_written_and_its_path_printed(
     ended = call("report", "two.html", "--db", db)
     assert (ended.code, ended.out) == (0, "two.html\n")
     assert "ViT-Ti/16+TL8@6" in (tmp_path / "two.html").read_text()
+
+
+@pytest.fixture
+def two_models(tmp_path: Path) -> str:
+    """A database with a run of a model and of one twice as fast, and a third."""
+    location = str(tmp_path / "compared.db")
+    with ResultStore.open(location, create=True) as store:
+        stored_runs.StoredRuns(store).add(
+            (stored_runs.case("ViT-Ti/16"), stored_runs.speeds(100, 101, 99)),
+            (stored_runs.case("ViT-Ti/16+TL8@6"), stored_runs.speeds(200, 202, 198)),
+            (stored_runs.case("ViT-Ti/16+TL2@6"), stored_runs.speeds(50, 400, 10)),
+        )
+    return location
+
+
+def test_compare_tells_ratio_and_verdict(call: Any, two_models: str) -> None:
+    ended = call("compare", "model=ViT-Ti/16", "model~TL8", "--db", two_models)
+    assert ended.code == 0, ended.err
+    (row,) = [x for x in ended.out.splitlines() if x.rstrip().endswith("better")]
+    assert row.split()[-5:] == [f"2.00{TIMES}", "2.00", "to", "2.00", "better"]
+    told = json.loads(
+        call(
+            *("compare", "model=ViT-Ti/16", "model~TL8"), "--db", two_models, "--json"
+        ).out
+    )
+    assert told["comparisons"][0]["ratio"] == pytest.approx(2)
+    assert told["level"] == 0.95
+
+
+def test_a_verdict_that_the_gate_names_ends_with_4(call: Any, two_models: str) -> None:
+    """At the gate's level, unless another is asked for."""
+    sides = ("compare", "model=ViT-Ti/16", "model~TL8", "--db", two_models, "--json")
+    assert call(*sides, "--fail-on", "worse").code == 0
+    ended = call(*sides, "--fail-on", "better", "--fail-on", "worse")
+    assert ended.code == 4
+    assert json.loads(ended.out)["level"] == 0.99
+    ended = call(*sides, "--fail-on", "better", "--level", "0.9")
+    assert json.loads(ended.out)["level"] == 0.9
+
+
+def test_compare_writes_for_ci(call: Any, two_models: str, tmp_path: Path) -> None:
+    sides = ("compare", "model=ViT-Ti/16", "model~TL", "--db", two_models)
+    ended = call(*sides, "--junit", "junit.xml", "--markdown", "-")
+    assert ended.code == 0
+    assert ended.out.startswith("### tlbench compare\n")
+    (suite,) = ElementTree.parse(tmp_path / "junit.xml").getroot()
+    assert suite.get("tests") == "2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("model~TL", "3"), 1, "there is no run 3; there are 1"),
+        (("mode=infer", "ViT"), 1, "'ViT' is not understood"),
+        (("1", "1", "--fail-on", "wrose"), 2, "did you mean 'worse'"),
+        (("1", "1", "--iso", "memory=2"), 1, "memory or memory=2GiB would be right"),
+        (("1", "1", "--json", "--junit", "-"), 2, "cannot both go to stdout"),
+        (("1", "1", "--markdown", "absent/a.md"), 1, "there is no folder"),
+    ],
+)
+def test_a_comparison_that_makes_no_sense_is_refused(
+    call: Any, two_models: str, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    ended = call("compare", *arguments, "--db", two_models)
+    assert (ended.code, ended.out) == (code, "")
+    assert message in " ".join(ended.err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("budget", ["20", "0s", "soon"])
+def test_a_budget_without_sense_starts_nothing(
+    call: Any, tmp_path: Path, budget: str
+) -> None:
+    ended = call("run", "smoke", "--budget", budget)
+    assert ended.code == 2
+    assert "would be right" in " ".join(ended.err.replace("│", " ").split())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_database_of_today_needs_no_upgrade(call: Any, db: str) -> None:

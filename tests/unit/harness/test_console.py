@@ -3,18 +3,33 @@
 import io
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from support import stored_runs
 from tlbench import console as module
+from tlbench.budget import Budget
 from tlbench.cluster import Finished
-from tlbench.console import Pace, follow, make_console, make_table, outcome
+from tlbench.console import (
+    Pace,
+    comparison_parts,
+    follow,
+    make_console,
+    make_table,
+    outcome,
+)
+from tlbench.db.store import ResultStore
 from tlbench.plan import forecast
+from tlbench.reports.gate import Answer, Question, compare
+from tlbench.reports.selection import parse_selection
+from tlbench.reports.verdicts import TIMES
 from tlbench.result import Metric, Status, TrialResult
 from tlbench.runner import Stored
 from tlbench.suites.names import parse_model
 from tlbench.suites.spec import Case, Suite, Trial
+from tlbench.units import format_duration
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 MODELS = ("ViT-B/16", "ViT-L/10[35]@512+TL16@18", "ViT-Ti/16")
@@ -132,6 +147,59 @@ def test_a_terminal_shows_the_trials_and_what_runs_now(
     assert "2/3, 1 min 0 s left" in text
     assert "running infer ViT-Ti/16 #0" in text
     assert len(stored) == 2
+
+
+def test_a_plan_that_grows_shows_what_is_planned_by_now(clock: FakeTime) -> None:
+    """And the time left of its budget."""
+    suite = Suite(name="three", cases=CASES, repeats={"infer": 1})
+    expected = {c.identity: s for c, s in zip(CASES, EXPECTED_S, strict=True)}
+    budget = Budget(suite, [], expected, 85.0, clock.perf_counter)
+
+    def spent() -> Iterator[Stored]:
+        for trial in budget:
+            took_s = expected[trial.case.identity]
+            clock.now += took_s
+            budget.add(trial, OK, took_s)
+            yield Stored(1, trial.position + 1, Finished(trial, OK, NOW, took_s))
+
+    console = pipe()
+    stored, is_whole = follow(spent(), budget, budget, console)
+    assert is_whole
+    first, *_, last = shown(console)
+    assert first.startswith("1/3 infer ")
+    assert first.endswith(f"; {format_duration(85 - took_of(stored[0]))} left")
+    assert last.startswith(f"{len(stored)}/{len(stored)} infer ")
+    assert not last.endswith("left")
+    assert sum(map(took_of, stored)) <= 85
+
+
+def took_of(stored: Stored) -> float:
+    return stored.finished.wall_time_s
+
+
+def comparison_answer(tmp_path: Path) -> Answer:
+    with ResultStore.open(str(tmp_path / "results.db"), create=True) as store:
+        stored_runs.StoredRuns(store).add(
+            (stored_runs.case(), stored_runs.speeds(100, 101, 99)),
+            (stored_runs.case("ViT-Ti/16+TL8@6"), stored_runs.speeds(200, 202, 198)),
+        )
+        with store.session() as session:
+            plain, learned = map(parse_selection, ("model=ViT-Ti/16", "model~TL"))
+            return compare(session, plain, learned, Question())
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_a_comparison_keeps_its_words_whole_at_any_width(
+    tmp_path: Path, width: int
+) -> None:
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    for part in comparison_parts(comparison_answer(tmp_path), width):
+        console.print(part)
+    lines = shown(console)
+    assert max(map(len, lines)) <= width
+    (verdict,) = [line for line in lines if f"2.00{TIMES}" in line]
+    assert "2.00 to 2.00" in verdict
+    assert "better" in verdict
 
 
 @pytest.mark.parametrize(

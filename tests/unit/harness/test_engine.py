@@ -1,10 +1,11 @@
-"""The engine: what DeepSpeed is told, and that its step is a plain step of AdamW.
+"""The engines: what DeepSpeed is told, and that their step is a plain step of AdamW.
 
 DeepSpeed keeps its process groups for the life of a process, so the ranks here live in
 processes of their own.
 """
 
 import multiprocessing
+import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -15,14 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from tlbench.engine import (
-    TrainingEngine,
+    DeepSpeedEngine,
+    TorchEngine,
     _parameter_groups,
     config,
     join_process_group,
     largest_of_ranks,
     set_environment,
     sum_over_ranks,
+    training_engine,
 )
+from tlbench.errors import UnsupportedError
 from tlbench.models.vit import build_model
 from tlbench.rank import DeviceKind, Rank
 from tlbench.suites.model_spec import ModelSpec
@@ -42,6 +46,9 @@ MODEL = ModelSpec(
     mlp_dim=32,
 )
 STEPS = 3
+SMALL_STEPS = 40
+STAGES = [("deepspeed", stage) for stage in range(4)]
+ALONE = Rank(0, 1, 0, 1, "127.0.0.1", 1, "cpu", 1)
 TIMEOUT_S = 120
 
 
@@ -132,8 +139,53 @@ def test_the_optimiser_is_fused_where_it_steps_on_a_gpu(
 
     monkeypatch.setattr(deepspeed, "initialize", initialize)
     case = make_case(parallelism={"zero_stage": 1, "offload": offload})
-    TrainingEngine(make_model(), case, Rank(0, 1, 0, 1, "127.0.0.1", 1, device, 1))
+    rank = Rank(0, 1, 0, 1, "127.0.0.1", 1, device, 1)
+    DeepSpeedEngine(make_model(), case, rank)
     assert seen == [is_fused]
+
+
+@pytest.mark.parametrize(("device", "local_rank"), [("cpu", "3"), ("cuda", "0")])
+def test_a_rank_with_a_gpu_calls_it_the_first_for_it_sees_no_other(
+    device: DeviceKind, local_rank: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", {})
+    set_environment(Rank(7, 8, 3, 4, "10.0.0.1", 29500, device, 1))
+    assert os.environ["LOCAL_RANK"] == local_rank
+    assert (os.environ["RANK"], os.environ["WORLD_SIZE"]) == ("7", "8")
+
+
+def test_torch_alone_refuses_what_needs_a_scaled_loss() -> None:
+    case = make_case(precision="fp16", stack="ray")
+    with pytest.raises(UnsupportedError, match="stack=ray does not scale the loss"):
+        TorchEngine(make_model(), case, ALONE)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_torch_alone_leaves_weights_that_take_no_part_as_they_are(
+    precision: str,
+) -> None:
+    case, model = make_case(precision=precision, stack="ray"), make_model()
+    model.unused = nn.Parameter(torch.ones(3))
+    images, labels = make_batch(case, 0)
+    engine = TorchEngine(model, case, ALONE)
+    engine.step(images.to(model.unused.dtype), labels)
+    assert model.unused.tolist() == [1, 1, 1]
+    assert not torch.equal(model.head.weight, make_model().head.weight)
+
+
+@pytest.mark.parametrize(
+    ("stack", "needs_group"), [("deepspeed", True), ("ray", False)]
+)
+def test_a_rank_that_is_alone_joins_no_group_but_deepspeed_s(
+    stack: str, needs_group: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined = []
+    monkeypatch.setattr(
+        "tlbench.engine._join_by_deepspeed", lambda *a: joined.append(a)
+    )
+    join_process_group(make_case(stack=stack), ALONE)
+    assert joined == [("gloo", ALONE)] * needs_group
+    assert not torch.distributed.is_initialized()
 
 
 def test_without_a_process_group_a_rank_is_alone() -> None:
@@ -157,16 +209,16 @@ class TinyNet(nn.Module):
         return torch.as_tensor(self.head(x.mean(dim=1)))
 
 
-def make_model() -> nn.Module:
+def make_model() -> TinyNet:
     torch.manual_seed(1)
     return TinyNet()
 
 
 def make_batch(case: Case, step: int) -> tuple[Tensor, Tensor]:
     """The whole job's samples of one step."""
-    generator = torch.Generator().manual_seed(step)
-    images = torch.randn(case.batch_size, 3, 8, 8, generator=generator)
-    return images, torch.randint(10, (case.batch_size,), generator=generator)
+    size, generator = case.global_batch_size, torch.Generator().manual_seed(step)
+    images = torch.randn(size, 3, 8, 8, generator=generator)
+    return images, torch.randint(10, (size,), generator=generator)
 
 
 def by_plain_torch(case: Case) -> tuple[State, list[float]]:
@@ -212,16 +264,16 @@ def _join(rank: Rank) -> None:
     _rank = rank
     torch.set_num_threads(1)
     set_environment(rank)
-    join_process_group(rank)
+    join_process_group(make_case(), rank)
 
 
 def _train(case: Case) -> tuple[State, list[float]]:
-    """Train under DeepSpeed on this rank's share; the whole weights and mean losses."""
+    """Train on this rank's share of the batch; the whole weights and mean losses."""
     import deepspeed
 
     assert _rank is not None
     model = make_model()
-    engine = TrainingEngine(model, case, _rank)
+    engine = training_engine(model, case, _rank)
     losses = []
     for step in range(STEPS):
         images, labels = (
@@ -241,12 +293,26 @@ def _train_at_rate_zero(case: Case) -> bool:
 
     assert _rank is not None
     model = make_model()
-    engine = TrainingEngine(model, case, _rank)
+    engine = training_engine(model, case, _rank)
     engine.set_learning_rate(0.0)
     engine.step(*make_batch(case, 0))
     with deepspeed.zero.GatheredParameters(list(model.parameters())):
         after = [p.detach().clone() for p in model.parameters()]
     return all(map(torch.equal, after, make_model().parameters()))
+
+
+def _train_in_bf16(case: Case) -> list[Tensor]:
+    """How far many small steps move the weights that the model computes with."""
+    assert _rank is not None
+    model = make_model()
+    before = [p.detach().bfloat16() for p in model.parameters()]
+    engine = training_engine(model, case, _rank)
+    for _ in range(SMALL_STEPS):
+        images, labels = make_batch(case, 0)
+        engine.step(images.bfloat16(), labels)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    pairs = zip(model.parameters(), before, strict=True)
+    return [(after.detach().float() - start.float()) for after, start in pairs]
 
 
 def _combine() -> tuple[int, list[float]]:
@@ -297,13 +363,14 @@ def assert_same(trained: tuple[State, list[float]], case: Case) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+@pytest.mark.parametrize(("stack", "zero_stage"), [*STAGES, ("ray", 0)])
 @pytest.mark.parametrize("clipping", [0.0, 0.05])
 @pytest.mark.parametrize("accumulation", [1, 4])
 def test_a_step_is_that_of_plain_adamw_on_the_whole_batch(
-    ranks: Ranks, zero_stage: int, clipping: float, accumulation: int
+    ranks: Ranks, stack: str, zero_stage: int, clipping: float, accumulation: int
 ) -> None:
     case = make_case(
+        stack=stack,
         parallelism={"world_size": len(ranks), "zero_stage": zero_stage},
         optimizer={
             "learning_rate": 0.01,
@@ -340,15 +407,33 @@ def test_an_offloaded_step_is_that_of_plain_adamw(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+@pytest.mark.parametrize(("stack", "zero_stage"), [*STAGES, ("ray", 0)])
 def test_the_learning_rate_that_is_set_is_the_one_used(
-    ranks: Ranks, zero_stage: int
+    ranks: Ranks, stack: str, zero_stage: int
 ) -> None:
     case = make_case(
+        stack=stack,
         batch_size=16 * len(ranks),
         parallelism={"world_size": len(ranks), "zero_stage": zero_stage},
     )
     assert on_all(ranks, _train_at_rate_zero, case) == [True] * len(ranks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stack", ["deepspeed", "ray"])
+def test_steps_too_small_for_bf16_add_up(ranks: Ranks, stack: str) -> None:
+    # Half of the spacing of bf16 at the weights' typical 0.2 is five times a step.
+    case = make_case(
+        stack=stack,
+        precision="bf16",
+        batch_size=16 * len(ranks),
+        parallelism={"world_size": len(ranks)},
+        optimizer={"learning_rate": 1e-4, "weight_decay": 0.0},
+    )
+    for moved in on_all(ranks, _train_in_bf16, case):
+        embed = moved[1]
+        # AdamW on one batch moves every weight by about the rate in each step.
+        assert embed.abs().mean() == pytest.approx(1e-4 * SMALL_STEPS, rel=0.2)
 
 
 @pytest.mark.slow

@@ -5,13 +5,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import psutil
-import pynvml
 import pytest
 
 from tlbench import machine
@@ -113,102 +110,6 @@ def test_memory_is_what_the_control_group_allows(
     monkeypatch.setattr(machine, "CGROUP_ROOT", tmp_path / "cgroup")
     machine_has = psutil.virtual_memory().total
     assert fingerprint().memory_bytes == (expected or machine_has)
-
-
-@dataclass(frozen=True)
-class FakeGpu:
-    uuid: str
-    name: str
-    memory_bytes: int | None
-
-
-A100 = FakeGpu("GPU-aa11", "NVIDIA A100", 80 * GIB)
-H100 = FakeGpu("GPU-bb22", "NVIDIA H100", 79 * GIB)
-SHARED = FakeGpu("GPU-cc33", "NVIDIA GB10", None)
-SLICE = FakeGpu("MIG-dd44", "NVIDIA H100 MIG 1g.10gb", 10 * GIB)
-
-
-@pytest.fixture
-def install_gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """A factory that puts these GPUs behind NVML's functions."""
-
-    def memory_info(gpu: FakeGpu) -> SimpleNamespace:
-        if gpu.memory_bytes is None:
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
-        return SimpleNamespace(total=gpu.memory_bytes)
-
-    def by_uuid(uuid: str) -> FakeGpu:
-        if uuid != SLICE.uuid:
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
-        return SLICE
-
-    def install(*gpus: FakeGpu) -> None:
-        fakes = {
-            "nvmlInit": lambda: None,
-            "nvmlShutdown": lambda: None,
-            "nvmlSystemGetDriverVersion": lambda: "550.54",
-            "nvmlDeviceGetCount": lambda: len(gpus),
-            "nvmlDeviceGetHandleByIndex": lambda index: gpus[index],
-            "nvmlDeviceGetHandleByUUID": by_uuid,
-            "nvmlDeviceGetUUID": lambda gpu: gpu.uuid,
-            "nvmlDeviceGetName": lambda gpu: gpu.name,
-            "nvmlDeviceGetMemoryInfo": memory_info,
-        }
-        for name, fake in fakes.items():
-            monkeypatch.setattr(pynvml, name, fake)
-
-    return install
-
-
-@pytest.mark.parametrize(
-    ("visible", "count", "name", "memory_bytes"),
-    [
-        (None, 3, "NVIDIA A100 + NVIDIA H100", 79 * GIB),
-        ("0,1", 2, "NVIDIA A100", 80 * GIB),
-        ("2", 1, "NVIDIA H100", 79 * GIB),
-        ("GPU-bb", 1, "NVIDIA H100", 79 * GIB),
-        ("MIG-dd44", 1, "NVIDIA H100 MIG 1g.10gb", 10 * GIB),
-        ("2,7,0", 1, "NVIDIA H100", 79 * GIB),  # CUDA stops at what is not there
-        ("MIG-other", 0, None, None),
-        ("-1", 0, None, None),
-        ("", 0, None, None),
-    ],
-)
-def test_gpus_are_those_that_cuda_shows(
-    install_gpus: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
-    visible: str | None,
-    count: int,
-    name: str | None,
-    memory_bytes: int | None,
-) -> None:
-    install_gpus(A100, A100, H100)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    found = fingerprint()
-    assert (found.gpu_count, found.gpu_name) == (count, name)
-    assert found.gpu_memory_bytes == memory_bytes
-    assert found.gpu_driver == "550.54"
-
-
-def test_gpu_that_shares_the_memory_of_the_machine_has_none_of_its_own(
-    install_gpus: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    install_gpus(SHARED)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    found = fingerprint()
-    assert (found.gpu_count, found.gpu_memory_bytes) == (1, None)
-
-
-def test_no_driver_means_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    def init() -> None:
-        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
-
-    monkeypatch.setattr(pynvml, "nvmlInit", init)
-    found = fingerprint()
-    assert (found.gpu_name, found.gpu_count) == (None, 0)
-    assert (found.gpu_memory_bytes, found.gpu_driver) == (None, None)
 
 
 def test_cuda_and_nccl_come_from_torch_where_it_is_imported(

@@ -2,16 +2,21 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from support.report_run import MACHINE
+from tlbench.console import plan_table
 from tlbench.errors import TrialError
+from tlbench.frontier import at_batch, predict_largest
 from tlbench.models import cost
 from tlbench.models.layers import layers
 from tlbench.models.memory import predicted_memory_bytes
 from tlbench.plan import (
     PHASES,
+    Forecast,
     describe,
     describe_model,
     forecast,
@@ -19,7 +24,7 @@ from tlbench.plan import (
     order_trials,
 )
 from tlbench.suites.names import model_name, parse_model
-from tlbench.suites.spec import MODES, Case, Mode, Suite
+from tlbench.suites.spec import MODES, Case, Mode, Suite, Timing
 
 SPEED = 1e12
 """FLOP per second of an imaginary device."""
@@ -262,6 +267,75 @@ def test_a_model_is_described_by_its_name_cost_and_sizes() -> None:
     assert described["flops"] == 2 * described["macs"] == 2 * cost.macs(spec, 1000)
     assert described["tokens"] == [196] * 3 + [8] * 9
     assert (described["embed_dim"], described["num_classes"]) == (768, 1000)
+
+
+def largest(**settings: Any) -> Forecast:
+    """The forecast of a case that asks for the largest batch."""
+    changes = {"model": parse_model("ViT-Ti/16"), "mode": "infer", "batch_size": "max"}
+    case = Case.model_validate(changes | settings)
+    suite = Suite(name="one", cases=(case,), repeats={case.mode: 2})
+    return forecast(suite, {}, SPEED)[0]
+
+
+def test_the_largest_batch_is_predicted_with_its_memory() -> None:
+    item = largest(memory_limit_gib=1.0)
+    predicted = predict_largest(item.case, "cpu", 2**30)
+    assert item.batch_size == predicted
+    known = at_batch(item.case, predicted or 0)
+    assert item.memory_bytes == predicted_memory_bytes(known)
+    assert json.loads(json.dumps(describe(item)))["batch_size"] == predicted
+
+
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [
+        ({"memory_limit_gib": 1.0}, "max, about {}"),
+        ({}, "max"),
+        ({"batch_size": 48}, "48"),
+    ],
+)
+def test_the_table_says_that_a_largest_batch_is_a_prediction(
+    settings: dict[str, Any], shown: str
+) -> None:
+    item = largest(**settings)
+    (cell,) = plan_table([item]).columns[3].cells
+    assert str(cell) == shown.format(item.batch_size)
+
+
+def test_a_search_costs_its_probes_once_for_all_repeats() -> None:
+    item = largest(memory_limit_gib=1.0)
+    known = at_batch(item.case, item.batch_size or 0)
+    suite = Suite(name="one", cases=(known,), repeats={"infer": 2})
+    without = forecast(suite, {}, SPEED)[0].trial_time_s
+    flops = 2 * cost.macs(known.model, 1000) * known.global_batch_size
+    probes_s = 5 * (3 + 3 * flops / SPEED)  # start, and three steps
+    assert item.trial_time_s == pytest.approx(without + probes_s / 2)
+
+
+def test_without_a_limit_the_batch_is_not_known_before_the_run() -> None:
+    item = largest()
+    assert (item.batch_size, item.memory_bytes, item.memory) == (None, None, ())
+    assert json.loads(json.dumps(describe(item)))["batch_size"] is None
+
+
+def test_all_of_a_gpu_is_the_limit_where_the_suite_sets_none() -> None:
+    case = largest().case
+    suite = Suite(name="one", cases=(case,), repeats={"infer": 1})
+    gpu = replace(MACHINE, gpu_count=1, gpu_memory_bytes=2**34)
+    (item,) = forecast(suite, {}, SPEED, machine=gpu)
+    assert item.batch_size == predict_largest(case, "cuda", 2**34)
+
+
+def test_a_calibrated_speed_comes_before_the_guessed_one() -> None:
+    flops = 2 * cost.macs(parse_model("ViT-B/16"), 1000)
+    timing = Timing(max_time_s=0.1, min_steps=2, max_steps=2)
+    case = Case(
+        model=parse_model("ViT-B/16"), mode="infer", batch_size=1, timing=timing
+    )
+    suite = Suite(name="one", cases=(case,), repeats={"infer": 1})
+    measured = {"matmul_fp32_flops_per_s": flops, "matmul_bf16_flops_per_s": 1.0}
+    (item,) = forecast(suite, {}, SPEED, measured)
+    assert item.trial_time_s == pytest.approx(3 + (1 + 0.1) + 2 + 4)
 
 
 def test_the_speed_of_a_matmul_is_one() -> None:

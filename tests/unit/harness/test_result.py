@@ -9,7 +9,9 @@ from tlbench.result import (
     TrialResult,
     Validity,
     combine_ranks,
+    name_rank,
 )
+from tlbench.statistics import step_interval
 
 
 def rank_result(
@@ -46,6 +48,32 @@ def test_each_step_of_the_job_takes_as_long_as_the_slowest_rank() -> None:
     assert job_value(combined, "throughput_per_device_samples_per_s") == 12 / 0.3 / 2
 
 
+def test_the_steps_of_the_job_tell_their_interval_percentiles_and_outliers() -> None:
+    steps = [0.1 + 0.001 * (7 * i % 100) for i in range(100)]  # 0.100 to 0.199, mixed
+    steps[50] = 9.0
+    combined = combine_ranks([rank_result(tuple(steps))], batch_size=8)
+    low, high = step_interval(steps) or (None, None)
+    assert job_value(combined, "step_time_p50_low_s") == low
+    assert job_value(combined, "step_time_p50_high_s") == high
+    # Interpolated between the 90th and the 91st of them, and the 99th and the last.
+    ordered = sorted(steps)
+    p90 = ordered[89] + 0.1 * (ordered[90] - ordered[89])
+    p99 = ordered[98] + 0.01 * (9.0 - ordered[98])
+    assert job_value(combined, "step_time_p90_s") == pytest.approx(p90)
+    assert job_value(combined, "step_time_p99_s") == pytest.approx(p99)
+    assert job_value(combined, "outlier_steps") == 1
+
+
+def test_few_steps_have_neither_interval_nor_percentiles() -> None:
+    combined = combine_ranks([rank_result((0.1, 0.3, 0.2))], batch_size=8)
+    assert {m.name: m.reason for m in combined.metrics if m.value is None} == {
+        "step_time_p50_low_s": "3 steps are too few",
+        "step_time_p50_high_s": "3 steps are too few",
+        "step_time_p90_s": "3 steps are too few",
+        "step_time_p99_s": "3 steps are too few",
+    }
+
+
 def test_each_rank_keeps_its_own_values_beside_those_of_the_job() -> None:
     ranks = [
         rank_result((0.1,), Metric("peak_memory_allocated_bytes", 7)),
@@ -69,6 +97,12 @@ def test_power_of_the_job_is_that_of_all_its_devices() -> None:
     assert job_value(combine_ranks(ranks, batch_size=2), "power_w") == 550
 
 
+def test_clock_of_the_job_is_that_of_its_slowest_device() -> None:
+    name = "gpu_clock_hz"
+    ranks = [rank_result((0.1,), Metric(name, hz)) for hz in (1.98e9, 1.2e9)]
+    assert job_value(combine_ranks(ranks, batch_size=2), name) == 1.2e9
+
+
 def test_what_ranks_sample_by_their_own_clocks_stays_theirs() -> None:
     ranks = [
         rank_result(samples, name="telemetry_power_w") for samples in ((1, 2, 3), (4,))
@@ -79,6 +113,54 @@ def test_what_ranks_sample_by_their_own_clocks_stays_theirs() -> None:
     )
     (alone,) = combine_ranks(ranks[:1], batch_size=2).series
     assert alone.rank == 0
+
+
+def synchronous(compute_time_s: float, communication: float) -> TrialResult:
+    """A rank whose step takes as long as that of all others."""
+    return rank_result(
+        (1.0, 1.0),
+        Metric("compute_time_s", compute_time_s),
+        Metric("communication_fraction", communication),
+    )
+
+
+def test_the_rank_that_computes_longest_is_the_slowest() -> None:
+    ranks = [synchronous(0.8, 0.2), synchronous(0.92, 0.08), synchronous(0.85, 0.15)]
+    combined = combine_ranks(ranks, batch_size=3)
+    assert job_value(combined, "slowest_rank") == 1
+    spread = job_value(combined, "rank_step_time_spread_fraction")
+    assert spread == pytest.approx(0.15)
+    assert job_value(combined, "compute_time_s") == 0.92
+
+
+def test_communication_of_the_job_leaves_out_waiting_for_the_slowest() -> None:
+    ranks = [synchronous(0.8, 0.2), synchronous(0.92, 0.08)]
+    combined = combine_ranks(ranks, batch_size=2)
+    assert job_value(combined, "communication_fraction") == 0.08
+    of_ranks = [
+        m.value
+        for m in combined.metrics
+        if m.name == "communication_fraction" and m.rank >= 0
+    ]
+    assert of_ranks == [0.2, 0.08]
+
+
+def test_a_spread_that_one_rank_could_not_tell_is_unknown() -> None:
+    unknown = rank_result((1.0, 1.0), Metric("compute_time_s", None, "saw nothing"))
+    combined = combine_ranks([synchronous(0.8, 0.2), unknown], batch_size=2)
+    for name in ("slowest_rank", "rank_step_time_spread_fraction"):
+        assert Metric(name, None, "saw nothing") in combined.metrics
+
+
+def test_one_rank_has_no_spread() -> None:
+    combined = combine_ranks([synchronous(0.8, 0.2)], batch_size=2)
+    assert "slowest_rank" not in {m.name for m in combined.metrics}
+
+
+def test_a_failure_is_told_with_its_rank() -> None:
+    failed = TrialResult("oom", "too little")
+    assert name_rank(failed, 3).reason == "rank 3: too little"
+    assert name_rank(TrialResult("ok"), 3) == TrialResult("ok")
 
 
 def test_what_one_rank_could_not_measure_is_unknown_for_the_job() -> None:

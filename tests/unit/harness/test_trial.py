@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from tlbench import passes, trial
+from tlbench.measure.gpu import ENERGY, GPU_METRICS
 from tlbench.measure.stages import FUSED
 from tlbench.models import cost
 from tlbench.models.memory import predicted_growth_bytes, predicted_memory_bytes
@@ -23,6 +24,7 @@ from tlbench.rank import Rank
 from tlbench.result import TrialResult
 from tlbench.suites.model_spec import ModelSpec
 from tlbench.suites.names import parse_model
+from tlbench.suites.probe import Probe
 from tlbench.suites.spec import Case, Mode, Trial
 from tlbench.trial import run_rank
 
@@ -37,7 +39,7 @@ MODEL = ModelSpec(
 )
 QUICK = {"min_steps": 6, "max_steps": 12, "max_time_s": 10.0}
 COST = {"params", "trainable_params", "macs", "flops"}
-TIMES = {"import_time_s", "build_time_s", "measure_time_s"}
+TIMES = {"import_time_s", "build_time_s", "load_time_s", "measure_time_s"}
 MEMORY = {
     "peak_memory_allocated_bytes",
     "peak_memory_reserved_bytes",
@@ -46,6 +48,11 @@ MEMORY = {
     "peak_memory_host_growth_bytes",
 }
 PREDICTED = {"predicted_memory_bytes", "predicted_memory_growth_bytes"}
+TELEMETRY = {
+    *("foreign_cpu_fraction", "steal_fraction"),
+    *("cpu_clock_hz", "involuntary_switches_per_s"),
+    *(*GPU_METRICS, ENERGY, "idle_power_w"),
+}
 LATENCY = {"latency_p50_s", "latency_p90_s", "latency_p99_s"}
 STAGES = {
     f"stage_{stage}_{quantity}"
@@ -61,13 +68,14 @@ def make_case(mode: Mode, **changes: Any) -> Case:
     return Case.model_validate(settings | changes)
 
 
-def run_alone(case: Case, seed: int = 0) -> TrialResult:
+def run_alone(case: Case, seed: int = 0, *, is_traced: bool = False) -> TrialResult:
     """Run as the only rank."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     rank = Rank(0, 1, 0, 1, "127.0.0.1", port, "cpu", 1)
-    return run_rank(Trial(case, 0, 0, seed), rank, import_time_s=0.5)
+    planned = Trial(case, 0, 0, seed, is_traced=is_traced)
+    return run_rank(planned, rank, import_time_s=0.5)
 
 
 def _run_in_little_memory(case: Case) -> TrialResult:
@@ -75,11 +83,52 @@ def _run_in_little_memory(case: Case) -> TrialResult:
     return run_alone(case)
 
 
+def _run_in_little_gpu_memory(case: Case) -> TrialResult:
+    torch.cuda.set_per_process_memory_fraction(0.001)
+    rank = Rank(0, 1, 0, 1, "127.0.0.1", 0, "cuda", 1)
+    return run_rank(Trial(case, 0, 0, 0), rank, import_time_s=0.5)
+
+
 def in_fresh_process(function: Any, *arguments: Any) -> Any:
     """Call in a process of its own, as DeepSpeed allows one process group in each."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as process:
         return process.submit(function, *arguments).result(TIMEOUT_S)
+
+
+def _probe(case: Case, stop_bytes: int | None = None) -> TrialResult:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    rank = Rank(0, 1, 0, 1, "127.0.0.1", port, "cpu", 1)
+    return run_rank(Probe(case, 0, 0, 0, stop_bytes=stop_bytes), rank, 0.5)
+
+
+def test_a_probe_measures_memory_alone() -> None:
+    result = in_fresh_process(_probe, make_case("infer", batch_size=64))
+    found = values(result)
+    assert found.keys() >= MEMORY
+    assert not found.keys() & {*LATENCY, *STAGES, "first_step_time_s"}
+    assert result.series == ()
+
+
+@pytest.mark.slow
+def test_a_probe_of_training_finds_the_peak_of_a_trial() -> None:
+    case = make_case("train", model=parse_model("ViT-Ti/16"), batch_size=4)
+    case = case.model_copy(update={"data": "synthetic"})
+    peak = "peak_memory_host_growth_bytes"
+    probed = values(in_fresh_process(_probe, case, 2**30))[peak]
+    tried = values(in_fresh_process(run_alone, case))[peak]
+    assert probed == pytest.approx(tried, rel=0.05)
+    assert probed == pytest.approx(predicted_growth_bytes(case), rel=0.1)
+
+
+def test_a_probe_that_runs_away_is_out_of_memory() -> None:
+    # 512 x 2 heads x 1024 x 1024 scores; the limit leaves 1 GiB, for threads.
+    model = MODEL.model_copy(update={"image_size": 128})
+    case = make_case("infer", model=model, attention="eager", batch_size=512)
+    result = in_fresh_process(_probe, case, 0)
+    assert result.status == "oom"
 
 
 @pytest.fixture(scope="module")
@@ -170,14 +219,81 @@ def test_a_layer_that_is_not_its_closed_form_ends_a_profile(
 
 def test_infer_brings_speed_latency_and_memory(inferred: TrialResult) -> None:
     found, series = values(inferred), arrays(inferred)
-    passes = LATENCY | PREDICTED | MEMORY | STAGES
+    passes = LATENCY | PREDICTED | MEMORY | STAGES | TELEMETRY
     assert found.keys() == COST | TIMES | passes | {"first_step_time_s"}
     assert series.keys() == {"warmup_step_time_s", "step_time_s", "latency_s"}
     assert found["import_time_s"] == 0.5
     assert found["first_step_time_s"] == series["warmup_step_time_s"][0]
-    assert inferred.notes.keys() == {"stopped_by", "warmup"}
+    assert inferred.notes.keys() == {"stopped_by", "steady_state", "warmup"}
     assert inferred.machine is not None
     assert inferred.machine.versions["torch"] == version("torch")
+
+
+INPUT = {
+    "data_wait_fraction",
+    "input_throughput_samples_per_s",
+    "input_throughput_per_worker_samples_per_s",
+    "kept_batch_step_time_s",
+    "input_workers_needed",
+}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_steps_that_load_tell_what_the_input_costs(workers: int) -> None:
+    source = {"kind": "loader", "workers": workers}
+    case = make_case("infer", input=source, timing=QUICK | {"max_time_s": 0.2})
+    found = values(run_alone(case))
+    assert found.keys() >= INPUT | LATENCY | MEMORY | STAGES
+    share = found["data_wait_fraction"]
+    assert share is not None
+    assert 0 < share < 1
+
+
+def test_fixed_input_has_nothing_to_wait_for(inferred: TrialResult) -> None:
+    assert not values(inferred).keys() & INPUT
+
+
+@pytest.mark.slow
+def test_training_steps_can_load_too() -> None:
+    case = make_case("train", input={"kind": "loader"})
+    result = in_fresh_process(run_alone, case)
+    assert values(result).keys() >= INPUT | {"loss"}
+
+
+def test_a_traced_trial_leaves_a_trace_behind() -> None:
+    result = run_alone(make_case("infer"), is_traced=True)
+    assert [artifact.name for artifact in result.artifacts] == ["trace.json.gz"]
+    assert "trace" not in result.notes
+
+
+def test_only_a_traced_trial_leaves_a_trace(inferred: TrialResult) -> None:
+    assert inferred.artifacts == ()
+
+
+def test_a_trace_that_is_too_large_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tlbench.measure.trace.MAX_TRACE_BYTES", 10)
+    result = run_alone(make_case("infer"), is_traced=True)
+    assert result.artifacts == ()
+    assert result.notes["trace"].startswith("not kept: 3 steps have")
+
+
+def test_loading_takes_longer_than_importing_and_building(
+    inferred: TrialResult,
+) -> None:
+    found = values(inferred)
+    load_time_s = found["load_time_s"]
+    assert load_time_s is not None
+    assert load_time_s > 0.5 + (found["build_time_s"] or 0)  # 0.5 s is `run_alone`'s
+
+
+def test_a_compiled_trial_tells_its_compile_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nn.Module, "compile", lambda _: None)
+    result = run_alone(make_case("infer", compile=True))
+    assert {"compile_time_s", "graph_breaks"} <= {m.name for m in result.metrics}
 
 
 def test_latency_is_known_to_the_99th_percentile_where_steps_are_enough(
@@ -314,12 +430,24 @@ def test_a_batch_larger_than_the_memory_is_out_of_memory() -> None:
     assert "Traceback" in result.traceback
 
 
+@pytest.mark.gpu
+def test_a_batch_larger_than_the_gpu_is_out_of_memory() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("this machine has no NVIDIA GPU")
+    case = make_case("infer", data="synthetic", batch_size=500_000)  # 384 MB
+    result = in_fresh_process(_run_in_little_gpu_memory, case)
+    assert result.status == "oom"
+    assert "\n" not in result.reason
+    assert "OutOfMemoryError" in result.traceback
+
+
 @pytest.mark.slow
 def test_train_brings_speed_memory_and_the_last_loss() -> None:
     result = in_fresh_process(run_alone, make_case("train"))
     found, series = values(result), arrays(result)
     other = {"train_flops", "first_step_time_s", "loss"}
-    assert found.keys() == COST | TIMES | PREDICTED | MEMORY | other
+    passes = PREDICTED | MEMORY | TELEMETRY
+    assert found.keys() == COST | TIMES | passes | other
     assert series.keys() == {"warmup_step_time_s", "step_time_s"}
     loss = found["loss"]
     assert loss is not None

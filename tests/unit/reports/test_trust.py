@@ -1,6 +1,7 @@
 """What the report says about how far each case may be trusted."""
 
 import math
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from tlbench.suites.spec import Case
 
 PLAIN = Case(model=model(), mode="infer")
 LEARNED = Case(model=model(1), mode="infer")
-SLOWING = {
+SLOWING: dict[str, Any] = {
     "validity": "suspect",
     "doubts": ("its steps are slowing",),
     "notes": {"steady_state": "slowing", "stopped_by": "max_time"},

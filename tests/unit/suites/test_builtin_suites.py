@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from tlbench.errors import UnknownCostError
+from tlbench.frontier import limit_bytes, predict_largest
 from tlbench.models import cost
 from tlbench.models.memory import predicted_memory_bytes
 from tlbench.plan import order_trials
+from tlbench.rank import DeviceKind
 from tlbench.suites.loader import builtin_suites, load_suite
 from tlbench.suites.names import model_name, parse_model
 from tlbench.suites.published import RESULTS, SCORES, half_a_digit
@@ -82,6 +84,10 @@ FULL = {
     "fuser": ["ViT-B/16@384", "ViT-L/16@512", *TABLE_4],
     "pooling": TABLE_5 + [f"ViT-L/16@512+{builder}" for builder in OPPONENTS],
     "scaling": ["ViT-B/16", "ViT-B/16+TL8v1@6"],
+    "overhead": ["ViT-S/16", "ViT-S/16+TL8v1@6"],
+    "frontier": [
+        *("ViT-B/16", "ViT-B/16+TL8v1@6", "ViT-L/16", "ViT-L/16+TL8v1@12"),
+    ],
     "large-train": [name for name in TABLE_3 if name != "ViT-H/14@518"],
 }
 """The models of each suite; those of `profile` are the same."""
@@ -116,6 +122,8 @@ CPU = {
         *("mini+stride(place=2,step=3)", "mini+tome(r=10)"),
     ],
     "scaling": ["ViT-Ti/16", "ViT-Ti/16+TL8v1@6"],
+    "overhead": ["ViT-Ti/16", "ViT-Ti/16+TL8v1@6"],
+    "frontier": ["ViT-Ti/16", "ViT-Ti/16+TL8v1@6", "ViT-S/16", "ViT-S/16+TL8v1@6"],
     "large-train": ["ViT-Ti/16", "ViT-Ti/16[17]+TL16v1@9"],
 }
 SCALES = ("cpu", "profile")
@@ -185,7 +193,9 @@ def test_every_cost_is_known_but_that_of_a_builder(suite: Suite) -> None:
 def test_full_scale_asks_for_gpus_and_cpu_scale_for_cpus() -> None:
     for name in FULL:
         asked = {(c.device, c.precision) for c in load_suite(name).cases}
-        assert asked == {("auto", "fp32"), ("cuda", "bf16")}  # profile runs anywhere
+        both = {("cuda", "fp32")} if name == "frontier" else set()
+        # profile runs anywhere
+        assert asked == {("auto", "fp32"), ("cuda", "bf16")} | both
         asked = {(c.device, c.precision) for c in load_suite(name, scale="cpu").cases}
         assert asked == {("auto", "fp32"), ("cpu", "fp32")}
 
@@ -197,7 +207,7 @@ def test_no_case_is_predicted_to_outgrow_its_device(
     # The memory of an A100 or H100, and half of that of a small machine with CPUs.
     for name in FULL:
         for case in load_suite(name, scale=scale).cases:
-            if case.model.builder is None:
+            if case.model.builder is None and case.batch_size != "max":
                 assert predicted_memory_bytes(case) < limit, model_name(case.model)
 
 
@@ -229,7 +239,10 @@ PRINTED = {
 } | {row.source.reading.gflops for row in RESULTS if row.source.reading}
 
 
-@pytest.mark.parametrize("name", sorted(FULL.keys() - {"scaling", "large-train"}))
+UNPUBLISHED = {"frontier", "scaling", "overhead", "large-train"}
+
+
+@pytest.mark.parametrize("name", sorted(FULL.keys() - UNPUBLISHED))
 def test_numbers_of_the_header_are_published(name: str) -> None:
     # Those of the tables, which are indented, and what is followed by its unit.
     rows = "\n".join(re.findall(r"^#   .*", header(name), re.M))
@@ -292,6 +305,47 @@ def test_scaling_spreads_over_devices_under_every_zero_stage() -> None:
             ("profile", 1, 0),
             *(("infer", size, 0) for size in world_sizes),
             *(("train", size, stage) for size in world_sizes for stage in range(4)),
+        }
+
+
+@pytest.mark.parametrize(("scale", "device"), [(None, "cuda"), ("cpu", "cpu")])
+def test_frontier_looks_for_the_largest_batch_and_some_batch_fits(
+    scale: str | None, device: DeviceKind
+) -> None:
+    cases = load_suite("frontier", scale=scale).cases
+    timed = [case for case in cases if case.mode != "profile"]
+    assert {case.batch_size for case in timed} == {"max"}
+    for case in timed:
+        limit = limit_bytes(case) or 80e9  # of an A100 or H100
+        assert (predict_largest(case, device, limit) or 0) > 0, model_name(case.model)
+
+
+def test_scaling_keeps_the_batch_of_the_job_or_that_of_each_rank() -> None:
+    for scale, batch, world_sizes in ((None, 256, (1, 2, 4, 8)), ("cpu", 8, (1, 2))):
+        batches = {
+            (case.parallelism.world_size, case.batch_size)
+            for case in load_suite("scaling", scale=scale).cases
+            if case.mode == "train" and case.parallelism.zero_stage == 0
+        }
+        strong = {(size, batch) for size in world_sizes}
+        assert batches == strong | {(size, size * batch) for size in world_sizes}
+
+
+def test_overhead_runs_every_stack_on_as_many_ranks_as_it_can() -> None:
+    for scale in (None, "cpu"):
+        found = {
+            (case.mode, case.stack, case.parallelism.world_size)
+            for case in load_suite("overhead", scale=scale).cases
+            if case.mode != "profile"
+        }
+        stacks = ("torch", "torchrun", "ray", "deepspeed")
+        several = stacks[1:]
+        # Inference by workers of Ray is that of the default.
+        assert found == {
+            *(("train", stack, 1) for stack in stacks),
+            *(("train", stack, 2) for stack in several),
+            *(("infer", stack, 1) for stack in stacks if stack != "ray"),
+            *(("infer", stack, 2) for stack in several if stack != "ray"),
         }
 
 

@@ -5,7 +5,7 @@ that nothing of DeepSpeed is needed.
 """
 
 import math
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from tlbench.accuracy.fit import Curves, _batches, fit, schedule
 from tlbench.data import Split, SplitName
-from tlbench.engine import TrainingEngine
 from tlbench.errors import NonFiniteLossError, TrialError
 from tlbench.rank import Rank
 from tlbench.suites.model_spec import ModelSpec
@@ -58,7 +57,7 @@ class PlainEngine:
 
     def __init__(self, loss_at: dict[int, float] | None = None) -> None:
         torch.manual_seed(0)
-        self.engine = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+        self.model = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
         self.rates: list[float] = []
         self.batches: list[Tensor] = []
         self._loss_at = loss_at or {}
@@ -67,8 +66,8 @@ class PlainEngine:
         self.rates.append(learning_rate)
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
-        loss = nn.functional.cross_entropy(self.engine(images), labels)
-        parameters = list(self.engine.parameters())
+        loss = nn.functional.cross_entropy(self.model(images), labels)
+        parameters = list(self.model.parameters())
         gradients = torch.autograd.grad(loss, parameters)
         with torch.no_grad():
             for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -82,7 +81,7 @@ def train(
     case: Case, engine: PlainEngine, dataset: BrightOrDark | None = None
 ) -> tuple[Curves, float]:
     curves, accuracy = fit(
-        cast(TrainingEngine, engine),
+        engine,
         case,
         dataset or BrightOrDark(),
         rank=make_rank(),

@@ -1,12 +1,19 @@
 """The peak of a pass: what its steps need, and nothing of what was before."""
 
 import ctypes
+import resource
 
 import pytest
 import torch
 
 from tlbench.measure import memory
-from tlbench.measure.memory import CANNOT_RESET, NO_GPU, measure_peak_memory
+from tlbench.measure.memory import (
+    CANNOT_RESET,
+    NO_GPU,
+    THREADS_BYTES,
+    limited_memory,
+    measure_peak_memory,
+)
 from tlbench.result import Metric
 
 CPU = torch.device("cpu")
@@ -99,3 +106,25 @@ def test_a_heap_that_cannot_grow_has_no_more_free_blocks_to_take(
 ) -> None:
     monkeypatch.setattr(ctypes, "CFUNCTYPE", lambda *_: lambda _: lambda _: None)
     assert memory._take_free_blocks() == []
+
+
+def test_what_runs_away_is_an_error_of_the_allocator_and_no_longer_than_that() -> None:
+    with limited_memory(SIZE), pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
+        torch.empty(SIZE + 2 * THREADS_BYTES, dtype=torch.uint8)
+    assert torch.empty(SIZE + 2 * THREADS_BYTES, dtype=torch.uint8).nbytes > SIZE
+
+
+def test_a_limit_leaves_what_it_allows() -> None:
+    with limited_memory(SIZE):
+        allocate()
+
+
+def test_a_limit_that_is_there_already_is_not_raised() -> None:
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with limited_memory(SIZE):
+        lower = resource.getrlimit(resource.RLIMIT_DATA)[0]
+        with limited_memory(10 * SIZE):
+            assert resource.getrlimit(resource.RLIMIT_DATA)[0] == lower
+        with limited_memory(None):
+            assert resource.getrlimit(resource.RLIMIT_DATA)[0] == lower
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before

@@ -146,7 +146,7 @@ def tracked_peak_bytes(case: Case) -> int:
     with FakeTensorMode(allow_non_fake_inputs=True):
         network.to_empty(device="cpu")
         optimizer = torch.optim.AdamW(network.parameters())
-        samples = torch.randn(case.batch_size, *case.model.sample_shape)
+        samples = torch.randn(case.global_batch_size, *case.model.sample_shape)
         tracker = MemTracker()
         tracker.track_external(network, optimizer, samples)
         with tracker:

@@ -1,0 +1,273 @@
+"""Spending a budget of time: which trials are worth it, decided while they come in.
+
+The quick answer comes first: one block of everything, and a second, so that there are
+intervals. From then on the comparison with the widest interval gets one more block at
+a time, both sides of it, so that its pairs stay complete.
+"""
+
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Literal, overload
+
+from tlbench.plan import PHASES, make_trial, shuffled
+from tlbench.result import WHOLE_JOB, TrialResult
+from tlbench.statistics import compare_ratio, interval_of_trials
+from tlbench.suites.names import model_name
+from tlbench.suites.spec import Case, Mode, Suite, Trial
+from tlbench.units import format_duration
+
+FIRST_BLOCKS = 2
+"""Blocks of everything; two trials a side are the fewest that have an interval."""
+MEASURED: dict[Mode, str] = {
+    "infer": "throughput_samples_per_s",
+    "train": "throughput_samples_per_s",
+    "fit": "top1_percent",
+}
+"""The metric whose interval is to become narrow; other modes run once."""
+
+Values = dict[int, float | None]
+"""What the trials of a case measured, by block; None: the trial failed."""
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+
+
+def parse_budget(text: str) -> float:
+    """Seconds of `90s`, `20m` or `1h30m`; a ValueError says what would be right."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is not None:
+        hours, minutes, seconds = (int(number or 0) for number in match.groups())
+        if total_s := 3600 * hours + 60 * minutes + seconds:
+            return total_s
+    if text.isdecimal() and int(text):
+        raise ValueError(f"{text} has no unit: {text}m or {text}s would be right")
+    raise ValueError(f"{text!r} is not a time: 90s, 20m or 1h30m would be right")
+
+
+class Budget(Sequence[Trial]):
+    """The trials that a budget pays for: as many as are planned by now.
+
+    The list grows and shrinks while outcomes are told by `add`. A trial that would not
+    end inside the budget, as far as its forecast can tell, is not begun.
+    """
+
+    def __init__(
+        self,
+        suite: Suite,
+        pairs: Iterable[tuple[Case, Case]],
+        expected_s: Mapping[str, float],
+        budget_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Plan the first block.
+
+        Args:
+            suite: The cases; its repeats are no limit here.
+            pairs: Baseline and other side of each comparison that there will be.
+            expected_s: Seconds that a trial of each case may take, by its identity.
+            budget_s: Seconds from now on.
+            clock: What tells the time, in seconds.
+        """
+        self.budget_s = budget_s
+        self._suite, self._clock, self._start = suite, clock, clock()
+        self._groups = _groups(suite.cases, pairs)
+        self._costs = _Costs(expected_s)
+        self._values: dict[str, Values] = defaultdict(dict)
+        self._planned: list[tuple[Case, int]] = []
+        self._done = self._blocks = 0
+        self._plan_on()
+
+    def __len__(self) -> int:
+        return len(self._planned)
+
+    @overload
+    def __getitem__(self, index: int) -> Trial: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Trial]: ...
+    def __getitem__(self, index: int | slice) -> Trial | list[Trial]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(len(self))[index]]
+        case, repeat = self._planned[index]
+        return make_trial(self._suite, case, repeat, position=index)
+
+    def add(self, trial: Trial, result: TrialResult, wall_time_s: float) -> None:
+        """Learn what came of the trial that ran last, and plan on."""
+        self._done += 1
+        self._costs.add(trial.case.identity, wall_time_s)
+        self._values[trial.case.identity][trial.repeat] = _measured(trial.case, result)
+        self._plan_on()
+
+    def left_s(self, finished: int) -> float:
+        """Seconds that are left of it, however many trials are finished."""
+        return max(self.budget_s - self._used_s, 0.0)
+
+    @property
+    def _used_s(self) -> float:
+        return self._clock() - self._start
+
+    # ------------------------------------------------------------ what comes next
+
+    def _plan_on(self) -> None:
+        """See that the next trial fits, or that none is left."""
+        while True:
+            while self._done < len(self._planned):
+                if self._has_time_for([self._planned[self._done][0]]):
+                    return
+                del self._planned[self._done]
+            block = self._next_block()
+            if not block:
+                return
+            self._planned += [(case, self._blocks) for case in block]
+            self._blocks += 1
+
+    def _next_block(self) -> list[Case]:
+        """Cases of the next shuffled block; none where the budget has done its work."""
+        if self._blocks < FIRST_BLOCKS:
+            return self._whole_block()
+        affordable = [g for g in self._wide() if self._has_time_for(g.cases)]
+        if not affordable:
+            return []
+        widest = max(affordable, key=lambda group: group.width(self._values))
+        return shuffled(widest.cases, f"{self._suite.seed}/{self._blocks}")
+
+    def _whole_block(self) -> list[Case]:
+        """Every case, the quick ones first; after the first block those that vary."""
+        return [
+            case
+            for number, phase in enumerate(PHASES)
+            for case in shuffled(
+                [c for c in self._suite.cases if c.mode in phase],
+                f"{self._suite.seed}/{number}/{self._blocks}",
+            )
+            if self._blocks == 0 or case.mode in MEASURED
+        ]
+
+    def _has_time_for(self, cases: Sequence[Case]) -> bool:
+        expected_s = sum(self._costs.expected_s(case.identity) for case in cases)
+        return self._used_s + expected_s <= self.budget_s
+
+    def _wide(self) -> "list[_Group]":
+        """The groups whose interval is wider than it should be, and can get better."""
+        return [group for group in self._groups if group.width(self._values) > 1]
+
+    # ------------------------------------------------------------ what became of it
+
+    @property
+    def ended_by(self) -> Literal["time", "targets"]:
+        """What leaves nothing to run: the time is used up, or all is narrow enough."""
+        return "time" if self._wide() or self._unmeasured() else "targets"
+
+    def _unmeasured(self) -> list[Case]:
+        return [case for case in self._suite.cases if case.identity not in self._values]
+
+    def describe(self) -> str:
+        """What ended it, and what it did not pay for, as a sentence or two."""
+        used, budget = format_duration(self._used_s), format_duration(self.budget_s)
+        if self.ended_by == "targets":
+            told = f"every interval is narrow enough after {used} of {budget}"
+        else:
+            told = f"the budget of {budget} pays for no further block after {used}"
+        left_out = [
+            f"{case.mode} {model_name(case.model)} (about"
+            f" {format_duration(self._costs.expected_s(case.identity))} a trial)"
+            for case in self._unmeasured()
+        ]
+        return "; ".join([told, *(f"not begun: {text}" for text in left_out)])
+
+    def summary(self) -> dict[str, Any]:
+        """The same as plain JSON values, with the trials of each case by identity."""
+        return {
+            "budget_s": self.budget_s,
+            "used_s": self._used_s,
+            "ended_by": self.ended_by,
+            "trials": {
+                case.identity: len(self._values.get(case.identity, ()))
+                for case in self._suite.cases
+            },
+        }
+
+
+@dataclass(frozen=True)
+class _Group:
+    """What gets its blocks together: both sides of a comparison, or a case alone."""
+
+    cases: tuple[Case, ...]
+
+    def width(self, values: Mapping[str, Values]) -> float:
+        """Full width of the interval, in units of what it should be.
+
+        Infinite where there is no interval yet, and 0 where more trials would not
+        help: the last of a case failed, or its values have no ratio.
+        """
+        of_sides = [values.get(case.identity, {}) for case in self.cases]
+        if any(side and side[max(side)] is None for side in of_sides):
+            return 0.0
+        sides = [
+            {block: value for block, value in side.items() if value is not None}
+            for side in of_sides
+        ]
+        if min(map(len, sides)) < FIRST_BLOCKS:
+            return float("inf")
+        if len(sides) == 1:
+            interval = interval_of_trials(list(sides[0].values()))
+        else:
+            base, other = sides
+            interval = compare_ratio(base, other, "higher").interval
+        if interval is None:
+            return 0.0
+        target = min(case.timing.target for case in self.cases)
+        return (interval[1] - interval[0]) / median(interval) / target
+
+
+class _Costs:
+    """How long a trial takes: what it took before, else the forecast.
+
+    Forecasts are scaled by how those of finished trials have held.
+    """
+
+    def __init__(self, expected_s: Mapping[str, float]) -> None:
+        self._forecast_s = expected_s
+        self._taken_s: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, identity: str, wall_time_s: float) -> None:
+        self._taken_s[identity].append(wall_time_s)
+
+    def expected_s(self, identity: str) -> float:
+        if identity in self._taken_s:
+            return median(self._taken_s[identity])
+        return self._forecast_s[identity] * self._scale()
+
+    def _scale(self) -> float:
+        forecast_s = sum(
+            self._forecast_s[identity] * len(taken)
+            for identity, taken in self._taken_s.items()
+        )
+        taken_s = sum(map(sum, self._taken_s.values()))
+        return taken_s / forecast_s if forecast_s else 1.0
+
+
+def _groups(cases: Sequence[Case], pairs: Iterable[tuple[Case, Case]]) -> list[_Group]:
+    """Each comparison, and each other case whose trials differ."""
+    groups = [_Group(pair) for pair in pairs if pair[0].mode in MEASURED]
+    compared = {case.identity for group in groups for case in group.cases}
+    return groups + [
+        _Group((case,))
+        for case in cases
+        if case.mode in MEASURED and case.identity not in compared
+    ]
+
+
+def _measured(case: Case, result: TrialResult) -> float | None:
+    """What the trial says of its case; None where it failed.
+
+    Of a case that is only counted that is nothing, and no one asks for it.
+    """
+    if result.status != "ok" or case.mode not in MEASURED:
+        return None
+    name = MEASURED[case.mode]
+    return next(
+        (m.value for m in result.metrics if m.name == name and m.rank == WHOLE_JOB),
+        None,
+    )

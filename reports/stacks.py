@@ -1,0 +1,83 @@
+"""What each layer between a model and its user costs: torch, torchrun, Ray, DeepSpeed.
+
+The same steps run under each; the lowest layer that ran is what the others are held
+against.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from tlbench.reports.cases import CaseTrials, settings
+from tlbench.reports.cells import Cell, Row, Table, ratio_cell, verdict_cell, word
+from tlbench.reports.compare import THROUGHPUT, TIMED_MODES
+from tlbench.statistics import Ratio, compare_ratio
+
+STACKS = ("torch", "torchrun", "ray", "deepspeed")
+"""From the lowest layer up; several ranks need torchrun at least."""
+
+
+@dataclass(frozen=True)
+class StackCost:
+    """A case under one stack, and the same under the lowest one that ran."""
+
+    base: CaseTrials
+    other: CaseTrials
+
+    @cached_property
+    def ratio(self) -> Ratio:
+        """Throughput over that of the base."""
+        return compare_ratio(
+            self.base.values(THROUGHPUT), self.other.values(THROUGHPUT), "higher"
+        )
+
+
+def stack_costs(cases: Sequence[CaseTrials]) -> Iterator[StackCost]:
+    """Every case that ran under a lower stack too, from the lowest up."""
+    alike: dict[tuple[object, ...], list[CaseTrials]] = defaultdict(list)
+    for case in cases:
+        if case.mode in TIMED_MODES:
+            alike[_all_but_stack(case)].append(case)
+    for group in alike.values():
+        base, *others = sorted(group, key=lambda c: STACKS.index(c.case.stack))
+        for other in others:
+            yield StackCost(base, other)
+
+
+def _all_but_stack(case: CaseTrials) -> tuple[object, ...]:
+    kept = [v for k, v in settings(case.case).items() if k != "stack"]
+    model = case.case.model.model_copy(update={"name": None})
+    return (case.run_id, case.machine_id, model, *kept)
+
+
+def stack_name(case: CaseTrials) -> str:
+    """What ran the steps: inference stops at the workers of Ray."""
+    is_inference = case.mode == "infer" and case.case.stack == "deepspeed"
+    return "ray" if is_inference else case.case.stack
+
+
+def stack_table(cases: Sequence[CaseTrials]) -> Table:
+    """One row for each case that ran under a lower stack too."""
+    return Table(
+        headings=("case", "mode", "ranks", "stack", "over", "throughput", "verdict"),
+        rows=tuple(
+            Row(
+                (
+                    word(cost.other.model),
+                    word(cost.other.mode),
+                    _ranks_cell(cost.other),
+                    word(stack_name(cost.other)),
+                    word(stack_name(cost.base)),
+                    ratio_cell(cost.ratio),
+                    verdict_cell(cost.ratio),
+                )
+            )
+            for cost in stack_costs(cases)
+        ),
+    )
+
+
+def _ranks_cell(case: CaseTrials) -> Cell:
+    world_size = case.case.parallelism.world_size
+    return Cell(str(world_size), key=world_size)

@@ -1,0 +1,115 @@
+"""Training throughput that tlbench reports of a stub, against what the stub knows.
+
+    python tests/benchmarks/stub_truth.py
+
+The stub's forward pass sleeps for 50 ms. It writes down, by a clock of its own, when
+each of its steps began (in its forward pass) and ended (after its optimiser), on every
+rank. A true step of the job is that of its slowest rank.
+"""
+
+import tempfile
+from pathlib import Path
+from statistics import median
+
+from tlbench.cluster import Cluster
+from tlbench.result import TrialResult
+from tlbench.suites.model_spec import BuilderSpec
+from tlbench.suites.names import parse_model
+from tlbench.suites.spec import Case, Trial
+
+TARGET = 0.005
+BATCH_SIZE = 16
+TIMEOUT_S = 300
+TRIALS = [(1, "torch"), (1, "deepspeed"), (2, "torchrun"), (2, "deepspeed")]
+"""Ranks, and what runs them."""
+
+STUB = """
+import os, time
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+class Stub(torch.nn.Module):
+    def __init__(self, classes, log):
+        super().__init__()
+        self.head = torch.nn.Linear(3, classes)
+        self.is_run = not self.head.weight.is_meta  # or else it is only counted
+        if self.is_run:
+            self.log = open(f"{log}-{os.environ['RANK']}", "a", buffering=1)
+            register_optimizer_step_post_hook(self.end_step)
+
+    def forward(self, images):
+        self.begin = time.perf_counter()
+        time.sleep(0.05 * self.is_run)
+        return self.head(images.mean((2, 3)))
+
+    def end_step(self, *_):
+        print(time.perf_counter() - self.begin, file=self.log)
+
+def build(model, log):
+    return Stub(10, log)
+"""
+
+
+def stub_trial(ranks: int, stack: str, log: Path) -> Trial:
+    builder = BuilderSpec(function="build", file="stub.py", options={"log": str(log)})
+    model = parse_model("ViT-d16h2m32l2/4@8").model_copy(update={"builder": builder})
+    case = Case.model_validate(
+        {
+            "model": model,
+            "mode": "train",
+            "data": "digits",
+            "device": "cpu",
+            "batch_size": BATCH_SIZE,
+            "stack": stack,
+            "parallelism": {"world_size": ranks},
+            "timing": {"target": 1e-9, "min_steps": 100, "max_steps": 100},
+        }
+    )
+    return Trial(case, 0, 0, seed=0, source=STUB)
+
+
+def true_throughput(result: TrialResult, ranks: int, log: Path) -> float:
+    """Samples per second of the timed steps, by the clocks inside the stubs."""
+    steps = {s.name: len(s.values) for s in result.series if s.rank == -1}
+    warmup, timed = steps["warmup_step_time_s"], steps["step_time_s"]
+    of_ranks = [
+        [float(line) for line in Path(f"{log}-{rank}").read_text().split()]
+        for rank in range(ranks)
+    ]
+    slowest = [max(times) for times in zip(*of_ranks, strict=True)]
+    true_step_time_s: float = median(slowest[warmup : warmup + timed])
+    return BATCH_SIZE / true_step_time_s
+
+
+def measured_throughput(result: TrialResult) -> float:
+    (value,) = (
+        m.value
+        for m in result.metrics
+        if m.name == "throughput_samples_per_s" and m.rank == -1
+    )
+    assert value is not None
+    return value
+
+
+def main() -> None:
+    with Cluster() as cluster, tempfile.TemporaryDirectory() as folder:
+        for ranks, stack in TRIALS:
+            log = Path(folder) / f"{stack}-{ranks}"
+            trial = stub_trial(ranks, stack, log)
+            result = cluster.run(trial, TIMEOUT_S).result
+            if result.status != "ok":
+                print(f"{stack}, {ranks} rank(s): {result.status}: {result.reason}")
+                continue
+            truth = true_throughput(result, ranks, log)
+            measured = measured_throughput(result)
+            error = measured / truth - 1
+            verdict = "yes" if abs(error) <= TARGET else "no"
+            print(
+                f"{stack}, {ranks} rank(s): {measured:.3f} samples/s, the truth is"
+                f" {truth:.3f}: {error:+.3%}; within {TARGET:.1%}: {verdict}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
