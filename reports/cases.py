@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
@@ -94,6 +94,19 @@ class CaseTrials:
             return {}
         measured = {trial.repeat: trial.metrics.get(metric) for trial in self.finished}
         return {block: v for block, v in measured.items() if v is not None}
+
+    def all_but(self, *names: str) -> tuple[Hashable, ...]:
+        """What this has in common with a case that may differ in these settings alone.
+
+        The name of a group, such as `input`, stands for all that is in it.
+        """
+        kept = [
+            value
+            for name, value in settings(self.case).items()
+            if name not in names and name.partition(".")[0] not in names
+        ]
+        model = json.dumps(self.case.canonical()["model"], sort_keys=True)
+        return (self.run_id, self.machine_id, model, *kept)
 
     def summary(self, metric: str) -> Summary:
         values = list(self.values(metric).values())

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from tlbench.reports.cases import CaseTrials, settings
+from tlbench.reports.cases import CaseTrials
 from tlbench.reports.cells import (
     Cell,
     Row,
@@ -44,21 +44,15 @@ def input_comparisons(cases: Sequence[CaseTrials]) -> Iterator[InputComparison]:
     """Every case that loads its samples, in order."""
     alike: dict[tuple[object, ...], list[CaseTrials]] = defaultdict(list)
     for case in cases:
-        alike[_all_but_input(case)].append(case)
+        alike[case.all_but("input")].append(case)
     for case in cases:
         if case.case.input.kind == "loader" and case.mode != "profile":
-            fixed = [c for c in alike[_all_but_input(case)] if _is_fixed(c)]
+            fixed = [c for c in alike[case.all_but("input")] if _is_fixed(c)]
             yield InputComparison(case, fixed[0] if fixed else None)
 
 
 def _is_fixed(case: CaseTrials) -> bool:
     return case.case.input.kind == "fixed"
-
-
-def _all_but_input(case: CaseTrials) -> tuple[object, ...]:
-    kept = [v for k, v in settings(case.case).items() if not k.startswith("input.")]
-    model = case.case.model.model_copy(update={"name": None})
-    return (case.run_id, case.machine_id, model, *kept)
 
 
 def input_table(cases: Sequence[CaseTrials]) -> Table:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
 
-from tlbench.reports.cases import CaseTrials, settings
+from tlbench.reports.cases import CaseTrials
 from tlbench.reports.cells import (
     Cell,
     Row,
@@ -85,11 +85,9 @@ def _world_size(case: CaseTrials) -> int:
 
 
 def _all_but_ranks(case: CaseTrials, kind: Kind) -> tuple[object, ...]:
-    kept = [v for k, v in settings(case.case).items() if k not in SPREAD_OVER]
-    model = case.case.model.model_copy(update={"name": None})
     batch = case.case.global_batch_size
     share = batch if kind == "strong" else batch / _world_size(case)
-    return (case.run_id, case.machine_id, model, share, *kept)
+    return (share, *case.all_but(*SPREAD_OVER))
 
 
 def scaling_table(cases: Sequence[CaseTrials]) -> Table:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from tlbench.reports.cases import CaseTrials, settings
+from tlbench.reports.cases import CaseTrials
 from tlbench.reports.cells import Cell, Row, Table, ratio_cell, verdict_cell, word
 from tlbench.reports.compare import THROUGHPUT, TIMED_MODES
 from tlbench.statistics import Ratio, compare_ratio
@@ -38,17 +38,11 @@ def stack_costs(cases: Sequence[CaseTrials]) -> Iterator[StackCost]:
     alike: dict[tuple[object, ...], list[CaseTrials]] = defaultdict(list)
     for case in cases:
         if case.mode in TIMED_MODES:
-            alike[_all_but_stack(case)].append(case)
+            alike[case.all_but("stack")].append(case)
     for group in alike.values():
         base, *others = sorted(group, key=lambda c: STACKS.index(c.case.stack))
         for other in others:
             yield StackCost(base, other)
-
-
-def _all_but_stack(case: CaseTrials) -> tuple[object, ...]:
-    kept = [v for k, v in settings(case.case).items() if k != "stack"]
-    model = case.case.model.model_copy(update={"name": None})
-    return (case.run_id, case.machine_id, model, *kept)
 
 
 def stack_name(case: CaseTrials) -> str:

@@ -334,8 +334,9 @@ SHORT = "models: {patch_size: 16, embed_dim: 64, num_heads: 2, depth: 6,"
         (
             VALID + "include:\n  - {seed: 3}",
             "4: include.seed: is not a known key; known are attention, batch_size,"
-            " compile, data, device, drop_path_rate, fit, gradient_checkpointing, mode,"
-            " models, optimizer, parallelism, precision, timing",
+            " compile, data, device, drop_path_rate, fit, gradient_checkpointing,"
+            " input, memory_limit_gib, mode, models, optimizer, parallelism, precision,"
+            " stack, timing",
         ),
         (
             VALID + "exclude:\n  - {mode: fit}",
