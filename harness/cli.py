@@ -574,7 +574,7 @@ def calibrate(
     is_quick: Annotated[
         bool,
         typer.Option(
-            "--quick", help="Half a minute instead of two; the floor is vaguer."
+            "--quick", help="One minute instead of three; the floor is vaguer."
         ),
     ] = False,
     as_json: JsonOption = False,

@@ -378,7 +378,7 @@ def run_summary(evidence: "Evidence") -> Iterator[RenderableType]:
     from tlbench.reports.findings import find
     from tlbench.reports.tables import comparison_table, summary_table
 
-    cases = gather(evidence.runs, evidence.trials)
+    cases = gather(evidence.runs, evidence.trials, evidence.floors)
     compared = comparisons(cases)
     yield _report_table(summary_table(cases))
     yield Text()

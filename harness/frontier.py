@@ -91,7 +91,6 @@ class Frontier:
             f" {MAX_BATCH_SIZE:,}"
         )
         return (
-            Metric("batch_size", self.largest),
             Metric("max_batch_size", self.largest),
             Metric(
                 "smallest_failing_batch_size",

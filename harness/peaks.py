@@ -40,7 +40,6 @@ class Peak:
 _V100_SXM2 = Peak(15.7e12, None, None, 125e12, "NVIDIA V100 datasheet")
 _V100_PCIE = Peak(14e12, None, None, 112e12, "NVIDIA V100 datasheet")
 _A100 = Peak(19.5e12, 156e12, 312e12, 312e12, "NVIDIA A100 datasheet")
-_GA102_PAPER = "NVIDIA Ampere GA102 GPU Architecture whitepaper, appendix A"
 _ADA_PAPER = "NVIDIA Ada GPU Architecture whitepaper, appendix A"
 _H100_PAPER = "NVIDIA H100 Tensor Core GPU Architecture whitepaper"
 
@@ -54,7 +53,6 @@ PEAKS = {
     "NVIDIA A100-SXM4-80GB": _A100,
     "NVIDIA A100-PCIE-40GB": _A100,
     "NVIDIA A100 80GB PCIe": _A100,
-    "NVIDIA A30": Peak(10.3e12, 82e12, 165e12, 165e12, "NVIDIA A30 datasheet"),
     "NVIDIA A10": Peak(31.2e12, 62.5e12, 125e12, 125e12, "NVIDIA A10 datasheet"),
     "NVIDIA A40": Peak(37.4e12, 74.8e12, 149.7e12, 149.7e12, "NVIDIA A40 datasheet"),
     # Printed with sparsity alone, which doubles it: 120 and 242.
@@ -63,12 +61,8 @@ PEAKS = {
     "NVIDIA L40S": Peak(91.6e12, 183e12, 362.05e12, 362.05e12, "NVIDIA L40S datasheet"),
     "NVIDIA H100 80GB HBM3": Peak(66.9e12, 494.7e12, 989.4e12, 989.4e12, _H100_PAPER),
     "NVIDIA H100 PCIe": Peak(51.2e12, 378e12, 756e12, 756e12, _H100_PAPER),
-    # Both printed with sparsity alone: 835 and 1,671; 989 and 1,979.
-    "NVIDIA H100 NVL": Peak(
-        60e12, 417.5e12, 835.5e12, 835.5e12, "NVIDIA H100 datasheet"
-    ),
+    # Printed with sparsity alone: 989 and 1,979.
     "NVIDIA H200": Peak(67e12, 494.5e12, 989.5e12, 989.5e12, "NVIDIA H200 datasheet"),
-    "NVIDIA GeForce RTX 3090": Peak(35.6e12, 35.6e12, 71e12, 71e12, _GA102_PAPER),
     "NVIDIA GeForce RTX 4090": Peak(82.6e12, 82.6e12, 165.2e12, 165.2e12, _ADA_PAPER),
 }
 """By the whole name that NVML gives: a slice of a GPU has another one, and so have

@@ -5,11 +5,13 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tlbench.db.query import RunRecord, TrialRecord
 from tlbench.result import STATUSES, Validity
 from tlbench.statistics import (
+    NOISE_FLOOR,
     Interval,
     interval_of_percentages,
     interval_of_trials,
@@ -56,6 +58,8 @@ class CaseTrials:
     label: str
     """The model, and those settings in which the cases of its mode differ."""
     trials: tuple[TrialRecord, ...]
+    floor: float = NOISE_FLOOR
+    """By how much two equal cases may differ on the machine."""
 
     @property
     def mode(self) -> Mode:
@@ -139,11 +143,14 @@ def describe_statuses(statuses: Mapping[str, int]) -> str:
 
 
 def gather(
-    runs: Sequence[RunRecord], records: Sequence[TrialRecord]
+    runs: Sequence[RunRecord],
+    records: Sequence[TrialRecord],
+    floors: Mapping[int, float] = MappingProxyType({}),
 ) -> list[CaseTrials]:
     """Group the trials by run, case and machine: by mode, then as the suites list them.
 
-    A trial that never reached a machine counts to the machine on which the case's
+    `floors` are the noise floors of the calibrated machines, by their ids. A trial
+    that never reached a machine counts to the machine on which the case's
     other trials ran, if that is only one.
     """
     places = {
@@ -169,6 +176,7 @@ def gather(
             model=trials[0].model,
             label=label,
             trials=trials,
+            floor=floors.get(key.machine_id or 0, NOISE_FLOOR),
         )
         for (key, trials), label in zip(ordered, labels, strict=True)
     ]

@@ -62,9 +62,7 @@ class Comparison:
         return DEVICE_MEMORY if both == {DEVICE_MEMORY} else HOST_MEMORY
 
     def ratio(self, metric: str) -> Ratio:
-        return compare_ratio(
-            self.base.values(metric), self.other.values(metric), DIRECTIONS[metric]
-        )
+        return ratio_of(self.base, self.other, metric)
 
     def difference(self, metric: str) -> Difference:
         return compare_difference(self.base.values(metric), self.other.values(metric))
@@ -98,6 +96,16 @@ class Comparison:
         if interval is None or predicted is None:
             return None
         return interval[0] / predicted, interval[1] / predicted
+
+
+def ratio_of(base: CaseTrials, other: CaseTrials, metric: str = THROUGHPUT) -> Ratio:
+    """One case over another; the noise floor is that of the noisier machine."""
+    return compare_ratio(
+        base.values(metric),
+        other.values(metric),
+        DIRECTIONS[metric],
+        floor=max(base.floor, other.floor),
+    )
 
 
 def differences(base: CaseTrials, other: CaseTrials) -> list[str]:

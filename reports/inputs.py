@@ -15,9 +15,9 @@ from tlbench.reports.cells import (
     verdict_cell,
     word,
 )
-from tlbench.reports.compare import THROUGHPUT
+from tlbench.reports.compare import ratio_of
 from tlbench.reports.quantities import Quantity
-from tlbench.statistics import Ratio, compare_ratio
+from tlbench.statistics import Ratio
 from tlbench.units import format_count
 
 WAIT = Quantity("waits for input", "%", 100)
@@ -35,9 +35,7 @@ class InputComparison(NamedTuple):
         """Throughput with loading over that without."""
         if self.fixed is None:
             return None
-        return compare_ratio(
-            self.fixed.values(THROUGHPUT), self.loaded.values(THROUGHPUT), "higher"
-        )
+        return ratio_of(self.fixed, self.loaded)
 
 
 def input_comparisons(cases: Sequence[CaseTrials]) -> Iterator[InputComparison]:

@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pandas as pd
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
+from tlbench.calibrate import noise_floor
 from tlbench.db import query
 from tlbench.db.query import MachineRecord, RunRecord, TrialRecord
 from tlbench.errors import ReportError
@@ -49,7 +50,7 @@ from tlbench.reports.tables import (
 )
 from tlbench.reports.trust import machine_table, trust_table
 from tlbench.statistics import EQUIVALENCE_BAND, LEVEL, NOISE_FLOOR
-from tlbench.units import UNKNOWN, format_bytes, format_duration
+from tlbench.units import UNKNOWN, format_bytes, format_duration, format_number
 
 CURVES = ("loss", "eval_top1_percent")
 COST_NOTE = (
@@ -98,6 +99,8 @@ class Evidence:
     machines: Sequence[MachineRecord]
     trials: Sequence[TrialRecord]
     curves: Curves
+    floors: Mapping[int, float] = field(default_factory=dict)
+    """Noise floors of the machines, by their ids."""
 
 
 @dataclass(frozen=True)
@@ -147,18 +150,20 @@ def build_page(session: Session, run_ids: Sequence[int]) -> str:
 
 def read_evidence(session: Session, run_ids: Sequence[int]) -> Evidence:
     trials = query.trials(session, run_ids)
+    machines = query.machines(session, run_ids)
     trained = [trial.id for trial in trials if trial.case.mode == "fit"]
     return Evidence(
         runs=[query.run(session, run_id) for run_id in run_ids],
-        machines=query.machines(session, run_ids),
+        machines=machines,
         trials=trials,
         curves=query.series(session, trained, CURVES),
+        floors={m.id: noise_floor(session, m.machine) for m in machines},
     )
 
 
 def render(evidence: Evidence) -> str:
     """The page; the template escapes everything that came from users or errors."""
-    cases = gather(evidence.runs, evidence.trials)
+    cases = gather(evidence.runs, evidence.trials, evidence.floors)
     compared = comparisons(cases)
     environment = _environment()
     return environment.get_template("page.html").render(
@@ -173,11 +178,16 @@ def render(evidence: Evidence) -> str:
         table=case_table(cases, compared),
         level_percent=round(100 * LEVEL),
         band_percent=round(100 * EQUIVALENCE_BAND),
-        floor_percent=round(100 * NOISE_FLOOR),
+        floor_percents=[format_number(100 * f, 2) for f in _floors(evidence)],
         raw_data=_script_json(_raw_data(evidence, cases)),
         style=_static(environment, "style.css"),
         script=_static(environment, "script.js"),
     )
+
+
+def _floors(evidence: Evidence) -> list[float]:
+    """The noise floors that verdicts keep to, each once."""
+    return sorted(set(evidence.floors.values())) or [NOISE_FLOOR]
 
 
 def _sections(

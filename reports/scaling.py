@@ -20,9 +20,9 @@ from tlbench.reports.cells import (
     ratio_cell,
     word,
 )
-from tlbench.reports.compare import THROUGHPUT, TIMED_MODES
+from tlbench.reports.compare import THROUGHPUT, TIMED_MODES, ratio_of
 from tlbench.reports.findings import describe_evidence
-from tlbench.statistics import Interval, Ratio, compare_ratio
+from tlbench.statistics import Interval, Ratio
 from tlbench.units import format_number
 
 Kind = Literal["strong", "weak"]
@@ -47,9 +47,7 @@ class Scaling:
     @cached_property
     def speedup(self) -> Ratio:
         """Throughput of the whole job over that of the base."""
-        return compare_ratio(
-            self.base.values(THROUGHPUT), self.other.values(THROUGHPUT), "higher"
-        )
+        return ratio_of(self.base, self.other)
 
     @property
     def efficiency_fraction(self) -> float | None:

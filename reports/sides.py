@@ -10,6 +10,7 @@ from statistics import median
 from tlbench.db.query import MachineRecord, TrialRecord
 from tlbench.machine import Machine
 from tlbench.reports.cases import CaseTrials, flatten, settings
+from tlbench.reports.quantities import LARGEST_BATCH
 from tlbench.suites.spec import Case
 
 BATCH = "batch_size"
@@ -81,7 +82,7 @@ class Side:
         """Samples in a step; what was found where the case asks for the most."""
         if self.case.batch_size != "max":
             return self.case.batch_size
-        found = self.typical(BATCH)
+        found = self.typical(LARGEST_BATCH)
         return None if found is None else round(found)
 
     @property

@@ -11,8 +11,8 @@ from functools import cached_property
 
 from tlbench.reports.cases import CaseTrials
 from tlbench.reports.cells import Cell, Row, Table, ratio_cell, verdict_cell, word
-from tlbench.reports.compare import THROUGHPUT, TIMED_MODES
-from tlbench.statistics import Ratio, compare_ratio
+from tlbench.reports.compare import TIMED_MODES, ratio_of
+from tlbench.statistics import Ratio
 
 STACKS = ("torch", "torchrun", "ray", "deepspeed")
 """From the lowest layer up; several ranks need torchrun at least."""
@@ -28,9 +28,7 @@ class StackCost:
     @cached_property
     def ratio(self) -> Ratio:
         """Throughput over that of the base."""
-        return compare_ratio(
-            self.base.values(THROUGHPUT), self.other.values(THROUGHPUT), "higher"
-        )
+        return ratio_of(self.base, self.other)
 
 
 def stack_costs(cases: Sequence[CaseTrials]) -> Iterator[StackCost]:

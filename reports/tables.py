@@ -28,6 +28,7 @@ from tlbench.reports.compare import ACCURACY, Comparison
 from tlbench.reports.findings import describe_evidence, signed
 from tlbench.reports.quantities import (
     CEILING,
+    LARGEST_BATCH,
     MEMORY,
     QUANTITIES,
     STAGE_MACS,
@@ -307,7 +308,7 @@ def _batch_cell(case: CaseTrials) -> Cell:
     size = case.case.batch_size
     if size != "max":
         return Cell(f"{size:,}", key=size)
-    found = case.summary("batch_size").value
+    found = case.summary(LARGEST_BATCH).value
     if found is None:
         return missing("no largest batch was found")
     return Cell(f"{found:,.0f}", "the largest", key=found)

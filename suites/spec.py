@@ -99,7 +99,7 @@ class Timing(Spec):
     target: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """Full width of the 95 % interval of the median step time, over the median."""
     min_steps: Count = 10
-    """Never fewer timed steps; below six their median has no 95 % interval, and
+    """Never fewer timed steps; below ten their median has no 95 % interval, and
     `target` ends nothing."""
     max_steps: Count = 1000
     max_time_s: Annotated[float, Field(gt=0, le=86_400)] = 10.0

@@ -15,7 +15,7 @@ CLIPS = 4
 CLIP_SIDE = 32
 
 JPEG_SIZE = (480, 384)
-"""Width and height; images of ImageNet have 469 x 387 pixels and 110 kB on average."""
+"""Width and height, about those of a photograph in ImageNet."""
 FRAME_SIZE = (340, 256)
 """Kinetics is commonly stored with a short side of 256 pixels."""
 JPEG_QUALITY = 90

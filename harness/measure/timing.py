@@ -33,9 +33,9 @@ MAX_WARMUP_STEPS = 60
 CHUNK_TIME_S = 0.05
 """Steps are timed in chunks of about this long; shorter ones cost more looking."""
 
-GROWTH = 1.1
+GROWTH = 1.25
 """How far the steps grow in number from one look at their interval to the next: a look
-costs milliseconds, and some fifty of them lead from ten steps to a thousand."""
+costs half a millisecond, and some twenty lead from ten steps to a thousand."""
 
 StoppedBy = Literal["interval", "max_steps", "max_time"]
 STATES: tuple[SteadyState, ...] = get_args(SteadyState)

@@ -15,7 +15,7 @@ from tlbench.statistics import GATE_LEVEL, Ratio, compare_ratio
 from tlbench.suites.names import parse_model
 from tlbench.suites.spec import Case, Timing, Trial
 
-MODEL = "ViT-Ti/16"
+MODEL = "ViT-Ti/16@64"
 TARGET = 1
 """Most false verdicts in twenty pairs."""
 
@@ -46,6 +46,7 @@ def main() -> None:
     case = Case(
         model=parse_model(MODEL),
         mode="infer",
+        batch_size=1,
         timing=Timing(max_time_s=1.0),
         device="cpu",
     )

@@ -1,25 +1,22 @@
-"""A builder that makes a model slower by a known share of its own time."""
+"""A builder whose model waits before it computes, so that its time is known in part."""
 
 import time
 
 from torch import Tensor, nn
 
 
-def build(model: nn.Module, share: float = 0.05) -> nn.Module:
-    """The model, whose every forward pass ends with idling for a share of its time."""
-    return _Slowed(model, share)
+def build(model: nn.Module, sleep_ms: float) -> nn.Module:
+    """The model, which sleeps for `sleep_ms` at the begin of every forward pass."""
+    return _Slowed(model, sleep_ms / 1e3)
 
 
 class _Slowed(nn.Module):
-    def __init__(self, model: nn.Module, share: float) -> None:
+    def __init__(self, model: nn.Module, sleep_s: float) -> None:
         super().__init__()
         self.model = model
-        self.share = share
+        self.sleep_s = sleep_s
 
     def forward(self, images: Tensor) -> Tensor:
-        start = time.perf_counter()
+        time.sleep(self.sleep_s)
         logits: Tensor = self.model(images)
-        until = start + (time.perf_counter() - start) * (1 + self.share)
-        while time.perf_counter() < until:
-            pass
         return logits

@@ -21,7 +21,6 @@ def found(batch_size: int, failing: int | None) -> list[Values]:
         {
             "throughput_samples_per_s": 100.0,
             "peak_memory_host_growth_bytes": 2.0**30,
-            "batch_size": batch_size,
             "max_batch_size": batch_size,
             "smallest_failing_batch_size": failing,
             "memory_limit_bytes": 2.0**31,

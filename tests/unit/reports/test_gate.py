@@ -391,7 +391,7 @@ def test_iso_memory_takes_the_batches_that_a_run_has_found(
 ) -> None:
     def found(throughput: float, batch: int) -> list[dict[str, float]]:
         return [
-            {"throughput_samples_per_s": throughput + i, "batch_size": batch}
+            {"throughput_samples_per_s": throughput + i, "max_batch_size": batch}
             for i in range(3)
         ]
 
