@@ -318,8 +318,9 @@ def case_wall_times(
 ) -> dict[str, list[float]]:
     """Seconds that earlier trials of these cases took, newest first.
 
-    Only of trials that went well; with `machine`, only of those on such hardware.
-    Cases without any are left out.
+    Only of trials that went well; with `machine`, only of those on such hardware,
+    with any number of GPUs: a worker sees those of its rank alone. Cases without any
+    are left out.
     """
     case, row = models.ExperimentCase, models.Trial
     statement = (
@@ -329,7 +330,7 @@ def case_wall_times(
         .order_by(row.started_at.desc(), row.id.desc())
     )
     if machine is not None:
-        statement = statement.join(models.Machine).where(*_same_hardware(machine))
+        statement = statement.join(models.Machine).where(*_same_device(machine))
     found = defaultdict(list)
     for some_identities in _parts(identities):
         some = statement.where(case.identity.in_(some_identities))
@@ -364,13 +365,8 @@ def calibration(session: Session, machine: Machine) -> dict[str, float | None]:
     return found
 
 
-def _same_hardware(machine: Machine) -> Iterator[ColumnElement[bool]]:
-    """Conditions under which times carry over; software may differ."""
-    yield from _same_device(machine)
-    yield models.Machine.gpu_count == machine.gpu_count
-
-
 def _same_device(machine: Machine) -> Iterator[ColumnElement[bool]]:
+    """Conditions under which times carry over; software may differ."""
     for name in ("cpu_model", "cpu_cores", "gpu_name"):
         column = getattr(models.Machine, name)
         yield column.is_not_distinct_from(getattr(machine, name))

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal, overload
 
+from tlbench.errors import TlbenchError
 from tlbench.plan import PHASES, make_trial, shuffled
-from tlbench.result import WHOLE_JOB, TrialResult
+from tlbench.result import WHOLE_JOB, Status, TrialResult
 from tlbench.statistics import compare_ratio, interval_of_trials
 from tlbench.suites.names import model_name
 from tlbench.suites.spec import Case, Mode, Suite, Trial
@@ -30,7 +31,7 @@ MEASURED: dict[Mode, str] = {
 """The metric whose interval is to become narrow; other modes run once."""
 
 Values = dict[int, float | None]
-"""What the trials of a case measured, by block; None: the trial failed."""
+"""What the trials of a case measured, by block; None: nothing."""
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 
@@ -69,15 +70,21 @@ class Budget(Sequence[Trial]):
             expected_s: Seconds that a trial of each case may take, by its identity.
             budget_s: Seconds from now on.
             clock: What tells the time, in seconds.
+
+        Raises:
+            TlbenchError: Not even the shortest trial would end inside.
         """
         self.budget_s = budget_s
         self._suite, self._clock, self._start = suite, clock, clock()
-        self._groups = _groups(suite.cases, pairs)
+        self._pairs = [*pairs]
         self._costs = _Costs(expected_s)
         self._values: dict[str, Values] = defaultdict(dict)
+        self._failed: dict[str, Status] = {}
         self._planned: list[tuple[Case, int]] = []
         self._done = self._blocks = 0
         self._plan_on()
+        if not self._planned:
+            raise TlbenchError(self._too_short())
 
     def __len__(self) -> int:
         return len(self._planned)
@@ -95,8 +102,12 @@ class Budget(Sequence[Trial]):
     def add(self, trial: Trial, result: TrialResult, wall_time_s: float) -> None:
         """Learn what came of the trial that ran last, and plan on."""
         self._done += 1
-        self._costs.add(trial.case.identity, wall_time_s)
-        self._values[trial.case.identity][trial.repeat] = _measured(trial.case, result)
+        identity = trial.case.identity
+        self._values[identity][trial.repeat] = _measured(trial.case, result)
+        if result.status == "ok":
+            self._costs.add(identity, wall_time_s)
+        else:
+            self._failed[identity] = result.status
         self._plan_on()
 
     def left_s(self, finished: int) -> float:
@@ -133,7 +144,7 @@ class Budget(Sequence[Trial]):
         return shuffled(widest.cases, f"{self._suite.seed}/{self._blocks}")
 
     def _whole_block(self) -> list[Case]:
-        """Every case, the quick ones first; after the first block those that vary."""
+        """Every case, the quick ones first; then those that vary and went well."""
         return [
             case
             for number, phase in enumerate(PHASES)
@@ -141,8 +152,12 @@ class Budget(Sequence[Trial]):
                 [c for c in self._suite.cases if c.mode in phase],
                 f"{self._suite.seed}/{number}/{self._blocks}",
             )
-            if self._blocks == 0 or case.mode in MEASURED
+            if self._blocks == 0 or (case.mode in MEASURED and self._goes_on(case))
         ]
+
+    def _goes_on(self, case: Case) -> bool:
+        """Whether it may get another trial; one that failed would fail again."""
+        return case.identity not in self._failed
 
     def _has_time_for(self, cases: Sequence[Case]) -> bool:
         expected_s = sum(self._costs.expected_s(case.identity) for case in cases)
@@ -150,31 +165,68 @@ class Budget(Sequence[Trial]):
 
     def _wide(self) -> "list[_Group]":
         """The groups whose interval is wider than it should be, and can get better."""
-        return [group for group in self._groups if group.width(self._values) > 1]
+        return [group for group in self._groups() if group.width(self._values) > 1]
+
+    def _groups(self) -> "list[_Group]":
+        """Each comparison that can still be had, and each other case that varies."""
+        cases = [c for c in self._suite.cases if self._goes_on(c)]
+        pairs = [pair for pair in self._pairs if all(map(self._goes_on, pair))]
+        groups = [_Group(pair) for pair in pairs if pair[0].mode in MEASURED]
+        compared = {case.identity for group in groups for case in group.cases}
+        return groups + [
+            _Group((case,))
+            for case in cases
+            if case.mode in MEASURED and case.identity not in compared
+        ]
 
     # ------------------------------------------------------------ what became of it
 
     @property
-    def ended_by(self) -> Literal["time", "targets"]:
-        """What leaves nothing to run: the time is used up, or all is narrow enough."""
-        return "time" if self._wide() or self._unmeasured() else "targets"
+    def ended_by(self) -> Literal["time", "targets", "failures"]:
+        """What leaves nothing to run.
+
+        The time is used up, all that did not fail is narrow enough, or all failed.
+        """
+        if self._wide() or self._unmeasured():
+            return "time"
+        return "failures" if self._failed and not self._groups() else "targets"
 
     def _unmeasured(self) -> list[Case]:
         return [case for case in self._suite.cases if case.identity not in self._values]
 
     def describe(self) -> str:
-        """What ended it, and what it did not pay for, as a sentence or two."""
+        """What ended it, what it did not pay for, and what failed, in a line."""
         used, budget = format_duration(self._used_s), format_duration(self.budget_s)
-        if self.ended_by == "targets":
-            told = f"every interval is narrow enough after {used} of {budget}"
-        else:
-            told = f"the budget of {budget} pays for no further block after {used}"
+        match self.ended_by:
+            case "time":
+                told = f"the budget of {budget} pays for no further block after {used}"
+            case "failures":
+                told = f"nothing is left to repeat after {used} of {budget}"
+            case "targets":
+                whose = " of what did not fail" if self._failed else ""
+                told = (
+                    f"every interval{whose} is narrow enough after {used} of {budget}"
+                )
         left_out = [
-            f"{case.mode} {model_name(case.model)} (about"
+            f"not begun: {_name(case)} (about"
             f" {format_duration(self._costs.expected_s(case.identity))} a trial)"
             for case in self._unmeasured()
         ]
-        return "; ".join([told, *(f"not begun: {text}" for text in left_out)])
+        failed = [
+            f"no more trials of {_name(case)} ({self._failed[case.identity]})"
+            for case in self._suite.cases
+            if not self._goes_on(case)
+        ]
+        return "; ".join([told, *left_out, *failed])
+
+    def _too_short(self) -> str:
+        """Why nothing begins, with the least that would do."""
+        costs_s = {c: self._costs.expected_s(c.identity) for c in self._suite.cases}
+        case = min(costs_s, key=costs_s.__getitem__)
+        return (
+            f"a budget of {format_duration(self.budget_s)} pays for no trial: the"
+            f" shortest, {_name(case)}, takes about {format_duration(costs_s[case])}"
+        )
 
     def summary(self) -> dict[str, Any]:
         """The same as plain JSON values, with the trials of each case by identity."""
@@ -199,7 +251,7 @@ class _Group:
         """Full width of the interval, in units of what it should be.
 
         Infinite where there is no interval yet, and 0 where more trials would not
-        help: the last of a case failed, or its values have no ratio.
+        help: the last of a case measured nothing, or its values have no ratio.
         """
         of_sides = [values.get(case.identity, {}) for case in self.cases]
         if any(side and side[max(side)] is None for side in of_sides):
@@ -224,7 +276,8 @@ class _Group:
 class _Costs:
     """How long a trial takes: what it took before, else the forecast.
 
-    Forecasts are scaled by how those of finished trials have held.
+    Forecasts are scaled by how those of trials that went well have held; the others
+    may be over at once.
     """
 
     def __init__(self, expected_s: Mapping[str, float]) -> None:
@@ -248,15 +301,8 @@ class _Costs:
         return taken_s / forecast_s if forecast_s else 1.0
 
 
-def _groups(cases: Sequence[Case], pairs: Iterable[tuple[Case, Case]]) -> list[_Group]:
-    """Each comparison, and each other case whose trials differ."""
-    groups = [_Group(pair) for pair in pairs if pair[0].mode in MEASURED]
-    compared = {case.identity for group in groups for case in group.cases}
-    return groups + [
-        _Group((case,))
-        for case in cases
-        if case.mode in MEASURED and case.identity not in compared
-    ]
+def _name(case: Case) -> str:
+    return f"{case.mode} {model_name(case.model)}"
 
 
 def _measured(case: Case, result: TrialResult) -> float | None:

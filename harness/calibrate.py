@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from tlbench.db import query
 from tlbench.errors import TrialError
 from tlbench.machine import Machine
+from tlbench.peaks import is_calibrated_device
 from tlbench.rank import DeviceKind
 from tlbench.result import WHOLE_JOB, Metric, TrialResult
 from tlbench.statistics import LEVEL, NOISE_FLOOR
@@ -148,12 +149,13 @@ def noise_floor_metrics(throughputs: Sequence[float]) -> tuple[Metric, ...]:
     )
 
 
-def noise_floor(session: Session, machine: Machine | None) -> float:
-    """What two equal cases may differ by on the machine, for `compare_ratio`.
+def noise_floor(session: Session, machine: Machine | None, case: Case) -> float:
+    """What two cases like this may differ by on the machine, for `compare_ratio`.
 
-    The measured floor within `FLOOR_BOUNDS`; where there is none, the usual one.
+    The measured floor within `FLOOR_BOUNDS`; where there is none of the device that
+    the case computes on, the usual one.
     """
-    if machine is None:
+    if machine is None or not is_calibrated_device(case, machine):
         return NOISE_FLOOR
     measured = query.calibration(session, machine).get(FLOOR)
     if measured is None:

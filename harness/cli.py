@@ -158,7 +158,7 @@ def run(
         check_destination(report)
     screen = make_console(stderr=True)
     with ResultStore.open(db, create=True) as store:
-        forecasts = _forecast(loaded, store)
+        forecasts = _forecast(loaded, store, is_here=address is None)
         spending = None
         if budget_s is not None:
             spending = _spend(loaded, forecasts, budget_s)
@@ -215,7 +215,7 @@ def plan(
 ) -> None:
     """What a run would do: cases, parameters, GMACs, memory, time. Starts nothing.
 
-    Times come from earlier trials in the database, else from an estimate.
+    Times come from earlier trials on such hardware, else from an estimate.
 
     Example: `tlbench plan smoke --memory`
     """
@@ -494,7 +494,7 @@ def compare(
             "--fail-on",
             metavar="VERDICT",
             help="Exit code 4 at this verdict (`worse`, `inconclusive`, `better`,"
-            " `equivalent`), or where B has no value; may be given again.",
+            " `equivalent`), or where A has a value and B none; may be given again.",
         ),
     ] = None,
     markdown: Annotated[
@@ -516,7 +516,7 @@ def compare(
     """Compare two runs, cases or queries: ratio, interval, verdict, case by case.
 
     They may differ in one thing, which is what is compared. Exit code 4: a verdict
-    that --fail-on names.
+    that --fail-on names, or with it a case that B has no value of.
 
     Example: `tlbench compare model=ViT-B/16 'model~TL' --fail-on worse`
     """
@@ -539,9 +539,22 @@ def compare(
     with ResultStore.open(db, read_only=not is_extended) as store:
         answer = _compare(store, *selections, question)
         if is_extended and any(j.proposal for j in answer.judgements):
-            answer = _extend(store, answer)
+            options = {
+                "metric": metric,
+                "iso": iso,
+                "over": over,
+                "level": level,
+                "band": band,
+                "fail-on": fail_on,
+                "markdown": markdown,
+                "junit": junit,
+                "db": _without_password(db),
+                "json": as_json,
+            }
+            _tell(answer, gate, files, as_json=as_json, is_final=False)
+            answer = _extend(store, answer, options)
     _tell(answer, gate, files, as_json=as_json)
-    if answer.failing(gate):
+    if answer.failing(gate) or answer.missing(gate):
         raise typer.Exit(STOPPED_BY_GATE)
 
 
@@ -699,8 +712,11 @@ def _load(source: str, scale: str | None) -> "Suite":
 
 def _command() -> str:
     """This command line as it may be stored: without the password of a URL."""
-    words = [re.sub(r"(://[^/@]*?):[^/@]*@", r"\1:***@", word) for word in sys.argv[1:]]
-    return shlex.join(["tlbench", *words])
+    return shlex.join(["tlbench", *map(_without_password, sys.argv[1:])])
+
+
+def _without_password(word: str) -> str:
+    return re.sub(r"(://[^/@]*?):[^/@]*@", r"\1:***@", word)
 
 
 def _existing(db: str) -> "ResultStore | None":
@@ -718,7 +734,13 @@ def _reading(db: str) -> "ResultStore":
     return ResultStore.open(db, read_only=True)
 
 
-def _forecast(suite: "Suite", store: "ResultStore | None") -> "list[Forecast]":
+def _forecast(
+    suite: "Suite", store: "ResultStore | None", *, is_here: bool = True
+) -> "list[Forecast]":
+    """What each case needs; by earlier trials on such a machine if it is to run here.
+
+    The machines of a cluster elsewhere are not known yet: those of any count.
+    """
     from tlbench.db import query
     from tlbench.machine import fingerprint
     from tlbench.plan import forecast, matmul_flops_per_s
@@ -728,10 +750,11 @@ def _forecast(suite: "Suite", store: "ResultStore | None") -> "list[Forecast]":
     calibration: dict[str, float | None] = {}
     if store is not None:
         with store.session() as session:
-            history = query.case_wall_times(session, identities)
+            history = query.case_wall_times(
+                session, identities, machine=machine if is_here else None
+            )
             calibration = query.calibration(session, machine)
-    flops_per_s = calibration.get("matmul_fp32_flops_per_s") or matmul_flops_per_s()
-    return forecast(suite, history, flops_per_s, calibration, machine)
+    return forecast(suite, history, matmul_flops_per_s(), calibration, machine)
 
 
 def _budget_s(text: str) -> float:
@@ -835,37 +858,69 @@ def _compare(
         return compare(session, a, b, question)
 
 
-def _extend(store: "ResultStore", answer: "Answer") -> "Answer":
+def _extend(
+    store: "ResultStore", answer: "Answer", options: dict[str, Any]
+) -> "Answer":
     """Run what should settle the open comparisons, and compare again with that."""
     from importlib.metadata import version
 
     from tlbench.console import Pace, make_console
     from tlbench.machine import fingerprint
     from tlbench.reports.extension import plan_extension
+    from tlbench.units import format_duration
 
-    suite, trials = plan_extension(answer, fingerprint(), version("tlbench"))
+    plan = plan_extension(answer, fingerprint(), version("tlbench"))
+    suite, trials = plan.suite, plan.trials
     pace = Pace(trials, _forecast(suite, store))
     screen = make_console(stderr=True)
-    screen.print(f"{suite.description}: {len(trials)} trials", markup=False)
+    for why in plan.refused:
+        screen.print(f"not extended: {why}", markup=False)
+    screen.print(
+        f"{suite.description}: {len(trials)} trials, about"
+        f" {format_duration(pace.left_s(0))}",
+        markup=False,
+    )
     stored, is_whole = _execute(suite, trials, pace, store, source="compare --extend")
     if not is_whole:
         screen.print(f"interrupted: {len(stored)} of {len(trials)} trials are kept")
-        raise typer.Exit(INTERRUPTED)
+        if not stored:
+            raise typer.Exit(INTERRUPTED)
     run_id = stored[0].run_id
     a, b = (side.with_run(run_id) for side in (answer.a, answer.b))
     screen.print(
-        f"over old and new trials again: tlbench compare {shlex.quote(str(a))}"
-        f" {shlex.quote(str(b))}",
+        f"over old and new trials again: {_comparison(a, b, options)}",
         markup=False,
         soft_wrap=True,
     )
+    if not is_whole:
+        raise typer.Exit(INTERRUPTED)
     return _compare(store, a, b, answer.question)
 
 
+def _comparison(a: "Selection", b: "Selection", options: dict[str, Any]) -> str:
+    """The command that compares these with the options that were given."""
+    words = ["tlbench", "compare", str(a), str(b)]
+    for name, given in options.items():
+        for value in given if isinstance(given, list) else [given]:
+            if value is True:
+                words.append(f"--{name}")
+            elif value is not None and value is not False:
+                words += [f"--{name}", str(value)]
+    return shlex.join(words)
+
+
 def _tell(
-    answer: "Answer", gate: frozenset[str], files: dict[str, str], *, as_json: bool
+    answer: "Answer",
+    gate: frozenset[str],
+    files: dict[str, str],
+    *,
+    as_json: bool,
+    is_final: bool = True,
 ) -> None:
-    """Write what was asked for, and print the rest for people."""
+    """Write what was asked for, and print the rest for people.
+
+    An answer that is not final goes to stderr, and nothing of it to stdout.
+    """
     from tlbench.console import comparison_parts, make_console
     from tlbench.reports import verdicts
 
@@ -875,14 +930,14 @@ def _tell(
     }
     for name, file in files.items():
         text = texts[name]()
-        if file == "-":
-            print(text, end="")
-        else:
+        if file != "-":
             verdicts.write(text, Path(file))
-    if as_json:
+        elif is_final:
+            print(text, end="")
+    if as_json and is_final:
         _print_json(verdicts.describe(answer, gate))
-    elif "-" not in files.values():
-        console = make_console()
+    elif "-" not in files.values() or not is_final:
+        console = make_console(stderr=not is_final)
         for part in comparison_parts(answer, console.width):
             console.print(part)
 

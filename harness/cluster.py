@@ -43,6 +43,7 @@ QUIET_RAY = {
 """A Ray of our own looks up from its sleep seldom, since each look halts a thread of a
 measurement; and its workers are not nicer to other processes than a plain one is."""
 PLACEMENT_TIMEOUT_S = 60.0
+CALIBRATION_TIMEOUT_S = 300.0
 OUTSIDE_RAY = frozenset({"torch", "torchrun"})
 """Stacks whose ranks are no workers of Ray, but children of one."""
 
@@ -166,8 +167,12 @@ class Cluster:
             rank = _rank(0, placement, "127.0.0.1", 0)
             try:
                 result: TrialResult = ray.get(
-                    worker.calibrate.remote(rank, time_limit_s)
+                    worker.calibrate.remote(rank, time_limit_s),
+                    timeout=CALIBRATION_TIMEOUT_S,
                 )
+            except GetTimeoutError:
+                reason = f"not finished after {CALIBRATION_TIMEOUT_S:g} s"
+                return TrialResult("timeout", reason)
             except RayError as error:
                 return _failure(error)
         return result

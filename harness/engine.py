@@ -36,6 +36,9 @@ def set_environment(rank: Rank) -> None:
         MASTER_PORT=str(rank.master_port),
         DS_ACCELERATOR=rank.device,
     )
+    if rank.device == "cpu":
+        # A machine that is measured without its GPUs has none, its fingerprint says.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def join_process_group(case: Case, rank: Rank) -> None:
@@ -76,7 +79,8 @@ def leave_process_group() -> None:
 
 def largest_of_ranks(value: int) -> int:
     """Find the largest value of any rank; every rank must ask."""
-    if not torch.distributed.is_initialized():
+    distributed = torch.distributed
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
         return value
     device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
     largest = torch.tensor(value, device=device)

@@ -79,6 +79,21 @@ class Frontier:
     limit_bytes: float | None = None
     largest: int | None = None
     """Where the status is ok: it fits, and lies below all that do not."""
+    failure: TrialResult | None = None
+    """Of the probe that ended the search, where one did."""
+
+    @property
+    def is_accident(self) -> bool:
+        """Whether another search may well end otherwise."""
+        return self.status not in ("ok", "oom", "skipped")
+
+    def as_result(self) -> TrialResult:
+        """What a trial comes to for which no batch was found."""
+        result = TrialResult(self.status, self.reason)
+        if self.failure is None:
+            return result
+        seen = self.failure
+        return replace(result, traceback=seen.traceback, machine=seen.machine)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -185,7 +200,8 @@ def find_largest(
         failure = search.failure(result)
         if failure is not None:
             status, reason = failure
-            return search.conclude(status, f"at batch {batch_size}: {reason}")
+            ended = search.conclude(status, f"at batch {batch_size}: {reason}")
+            return replace(ended, failure=result)
         search.add(batch_size, result)
     return search.conclude()
 
@@ -357,7 +373,7 @@ class LargestBatches:
         started_at, start = datetime.now(UTC), time.perf_counter()
         identity = trial.case.identity
         series: tuple[Series, ...] = ()
-        if identity not in self._found:
+        if identity not in self._found or self._found[identity].is_accident:
             frontier = self._found[identity] = self._search(trial, timeout_s)
             series = frontier.series
         result = self._run_at(self._found[identity], trial, timeout_s)
@@ -377,7 +393,7 @@ class LargestBatches:
         self, frontier: Frontier, trial: Trial, timeout_s: float
     ) -> TrialResult:
         if frontier.largest is None:
-            return TrialResult(frontier.status, frontier.reason)
+            return frontier.as_result()
         known = replace(trial, case=at_batch(trial.case, frontier.largest))
         result = self._cluster.run(known, timeout_s).result
         return replace(

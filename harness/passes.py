@@ -27,7 +27,11 @@ from tlbench.engine import (
     wait_for_all_ranks,
 )
 from tlbench.errors import NonFiniteLossError, UnknownCostError
-from tlbench.measure.communication import measure_communication
+from tlbench.measure.communication import (
+    COMPILED,
+    measure_communication,
+    unmeasured_communication,
+)
 from tlbench.measure.compilation import measure_compilation
 from tlbench.measure.input import data_wait, measure_input
 from tlbench.measure.memory import limited_memory, measure_peak_memory
@@ -75,6 +79,15 @@ class Findings:
 
     def add(self, **values: float | None) -> None:
         self.metrics += [Metric(name, value) for name, value in values.items()]
+
+    @contextmanager
+    def not_loading(self) -> Iterator[None]:
+        """Leave what is measured meanwhile out of the time of loading."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.started += time.perf_counter() - start
 
     def add_load_time(self) -> None:
         """Say that the first step can start now."""
@@ -270,7 +283,11 @@ def measure_train(
     work = _work(use, trial, dataset, rank)
     _time(case, work, rank, findings)
     if rank.world_size > 1:
-        findings.metrics += measure_communication(work.kept_step, work.device)
+        findings.metrics += (
+            unmeasured_communication(COMPILED)
+            if case.compile and work.device.type == "cpu"
+            else measure_communication(work.kept_step, work.device)
+        )
     findings.metrics += _predicted_memory(case)
     findings.metrics += measure_peak_memory(work.kept_step, work.device)
     _trace(trial, work, rank, findings)

@@ -111,6 +111,14 @@ def is_on_gpu(case: Case, machine: Machine) -> bool:
     return case.device != "cpu" and machine.gpu_count > 0
 
 
+def is_calibrated_device(case: Case, machine: Machine) -> bool:
+    """Whether the case computes on what a calibration measures: a GPU if there is one.
+
+    What it says of a GPU holds for no case on the CPU beside it.
+    """
+    return is_on_gpu(case, machine) or machine.gpu_count == 0
+
+
 def _ceiling(
     case: Case, machine: Machine, calibration: Mapping[str, float | None]
 ) -> Ceiling | str:
@@ -125,6 +133,11 @@ def _ceiling(
     if published and peak:
         words = f"dense peak of {machine.gpu_name}, {published.source}"
         return Ceiling(devices * peak, words)
+    if not is_calibrated_device(case, machine):
+        return (
+            "`tlbench calibrate` measures the GPU of this machine, and no peak of its"
+            " CPU is known"
+        )
     measured = calibration.get(f"matmul_{case.precision}_flops_per_s")
     if measured is not None:
         words = f"this machine's measured {case.precision} matmul ceiling"

@@ -24,6 +24,7 @@ from tlbench.models.memory import (
     memory_settings,
     predicted_memory_bytes,
 )
+from tlbench.peaks import is_calibrated_device
 from tlbench.suites.model_spec import ModelSpec
 from tlbench.suites.names import model_name
 from tlbench.suites.spec import TRAIN_SAMPLES, Case, Mode, Suite, Trial
@@ -208,8 +209,8 @@ def forecast(
         suite: The cases.
         history: Wall times in seconds of earlier trials, by identity of the case.
         flops_per_s: Speed of the device where there is no history.
-        calibration: What `tlbench calibrate` measured, by name; its matmul of the
-            case's precision comes before `flops_per_s`.
+        calibration: What `tlbench calibrate` measured of the machine, by name; its
+            matmul of the case's precision, or else in fp32, comes before `flops_per_s`.
         machine: Whose GPU the largest batch is to fit, if the suite sets no limit.
     """
     forecasts = []
@@ -219,7 +220,7 @@ def forecast(
         plain, repeats = _without_builder(case), suite.repeats[case.mode]
         batch_size = _batch_size(plain, machine)
         at_size = None if batch_size is None else at_batch(plain, batch_size)
-        speed = calibration.get(f"matmul_{case.precision}_flops_per_s") or flops_per_s
+        speed = _calibrated_speed(case, calibration, machine) or flops_per_s
         forecasts.append(
             Forecast(
                 case=case,
@@ -242,6 +243,17 @@ def forecast(
             )
         )
     return forecasts
+
+
+def _calibrated_speed(
+    case: Case, calibration: Mapping[str, float | None], machine: Machine | None
+) -> float | None:
+    if machine is not None and not is_calibrated_device(case, machine):
+        return None
+    rates = (
+        calibration.get(f"matmul_{p}_flops_per_s") for p in (case.precision, "fp32")
+    )
+    return next((rate for rate in rates if rate), None)
 
 
 def _without_builder(case: Case) -> Case:

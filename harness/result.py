@@ -33,9 +33,18 @@ OF_THE_SLOWEST = frozenset({COMMUNICATION, OVERLAPPED_COMMUNICATION})
 """Metrics whose value for the job is that of the rank with the longest `COMPUTE_TIME`:
 in other ranks' exchanges their waiting for it counts too."""
 SMALLEST = frozenset(
-    {"gpu_clock_hz", "gpu_memory_clock_hz", "gpu_utilization_fraction", "cpu_clock_hz"}
+    {
+        "gpu_clock_hz",
+        "gpu_memory_clock_hz",
+        "gpu_utilization_fraction",
+        "cpu_clock_hz",
+        "input_throughput_per_worker_samples_per_s",
+    }
 )
 """Metrics whose value for the job is the smallest of any rank."""
+STEP_SERIES = frozenset({"warmup_step_time_s", "step_time_s"})
+RANK_NOTES = ("throttled_by", "energy_from")
+"""Notes that each rank makes of its own device."""
 UNSETTLED = "did not settle in"
 """How the note `warmup` begins where the speed was not steady when timing began."""
 TELEMETRY = "telemetry_"
@@ -107,9 +116,10 @@ def combine_ranks(results: Sequence[TrialResult], batch_size: int) -> TrialResul
 
     The job's value of every step, and of every metric but `SUMMED`, `SMALLEST` and
     `OF_THE_SLOWEST`, is the largest of any rank: its steps take as long as the slowest,
-    and its memory must hold the fullest. With more than one rank each keeps its own
-    values beside the job's; what each samples by its own clock (`TELEMETRY`) has no
-    value of the job.
+    and its memory must hold the fullest. Where ranks exchange nothing in their steps,
+    those of the slowest rank are the job's, as they are. With more than one rank each
+    keeps its own values beside the job's; what each samples by its own clock
+    (`TELEMETRY`) has no value of the job.
 
     Args:
         results: One of each rank.
@@ -136,16 +146,42 @@ def combine_ranks(results: Sequence[TrialResult], batch_size: int) -> TrialResul
         metrics += [
             replace(m, rank=r) for r, x in enumerate(results) for m in x.metrics
         ]
-    return replace(results[0], metrics=tuple(metrics), series=tuple(series))
+    return replace(
+        results[0],
+        metrics=tuple(metrics),
+        series=tuple(series),
+        notes=_job_notes(results),
+    )
 
 
 def _job_series(results: Sequence[TrialResult]) -> list[Series]:
-    return [
-        Series(name, tuple(map(max, zip(*(s.values for s in group), strict=True))))
-        for name, group in _by_name(
-            s for result in results for s in result.series if not _is_telemetry(s)
-        )
-    ]
+    is_together = any(m.name == COMMUNICATION for r in results for m in r.metrics)
+    jobs = []
+    for name, group in _by_name(
+        s for result in results for s in result.series if not _is_telemetry(s)
+    ):
+        arrays = [series.values for series in group]
+        if name in STEP_SERIES and not is_together:
+            # Their n-th steps are not at the same time: the median of the largest of
+            # independent ones would grow with the number of ranks.
+            jobs.append(Series(name, max(arrays, key=median)))
+        else:
+            jobs.append(Series(name, tuple(map(max, zip(*arrays, strict=True)))))
+    return jobs
+
+
+def _job_notes(results: Sequence[TrialResult]) -> dict[str, str]:
+    """Those of rank 0, and of every rank what it says of its own device."""
+    notes = dict(results[0].notes)
+    for name in RANK_NOTES if len(results) > 1 else ():
+        said = [
+            f"rank {rank}: {result.notes[name]}"
+            for rank, result in enumerate(results)
+            if name in result.notes
+        ]
+        if said:
+            notes[name] = "; ".join(said)
+    return notes
 
 
 def _is_telemetry(series: Series) -> bool:

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 Interval = tuple[float, float]
 Direction = Literal["higher", "lower"]
 """Which way a metric gets better."""
-Method = Literal["paired t", "Welch"]
+Method = Literal["paired t", "Welch", "counted"]
 Verdict = Literal["better", "worse", "equivalent", "inconclusive"]
 SteadyState = Literal["flat", "warming", "slowing", "none"]
 """What the steps of a trial do: keep a level, get faster, get slower, or keep none."""
@@ -57,6 +57,12 @@ SPREAD_LIMIT = 0.64
 """One-sided confidence of the spread that a number of trials is proposed for: enough
 for 90 % power on average over pilots of five, and the median proposal stays within 1.3
 times what the true spread needs (simulated)."""
+SHIFT = 0.05
+"""The change of speed that a proposed number of trials is to find."""
+POWER = 0.9
+"""How often it is to find it."""
+ROUNDING = 1e-9
+"""Counts that differ by less than this share are the same count."""
 MOST_TRIALS = 10_000
 """No proposal goes beyond this."""
 
@@ -389,6 +395,22 @@ def compare_ratio(
     )
 
 
+def compare_counts(
+    base: float, other: float, direction: Direction, level: float = LEVEL
+) -> Ratio:
+    """Compare what is counted, not measured: without error, so any change decides."""
+    verdict: Verdict
+    if math.isclose(base, other, rel_tol=ROUNDING):
+        verdict = "equivalent"
+    else:
+        verdict = "better" if (other > base) == (direction == "higher") else "worse"
+    if base <= 0 or other <= 0:
+        reason = "a ratio needs values above zero"
+        return Ratio(None, None, level, None, "counted", 1, verdict, reason)
+    value = other / base
+    return Ratio(value, (value, value), level, None, "counted", 1, verdict)
+
+
 def _verdict(
     interval: Interval | None, direction: Direction, band: float, floor: float
 ) -> Verdict:
@@ -441,9 +463,9 @@ def proposed_trials(
     base: Mapping[Block, float],
     other: Mapping[Block, float],
     *,
-    shift: float = 0.05,
+    shift: float = SHIFT,
     level: float = GATE_LEVEL,
-    power: float = 0.9,
+    power: float = POWER,
     floor: float = NOISE_FLOOR,
 ) -> int | None:
     """Trials a side, those at hand included, that would find a true shift.
@@ -458,16 +480,74 @@ def proposed_trials(
     contrast = _contrast(_logarithms(base), _logarithms(other))
     if contrast.estimate is None or shift <= floor:
         return None
-    estimate, at_hand = contrast.estimate, contrast.n
-    spread = estimate.spread_limit(SPREAD_LIMIT)
     distance = math.log1p(shift) - math.log1p(floor)
+    freedom = contrast.estimate.freedom / (contrast.n - 1)
+    return _fewest_trials(
+        contrast.estimate, distance, freedom, level, power, at_least=contrast.n
+    )
+
+
+def repeats_to_settle(
+    base: Mapping[Block, float],
+    other: Mapping[Block, float],
+    *,
+    level: float = GATE_LEVEL,
+    band: float = EQUIVALENCE_BAND,
+    floor: float = NOISE_FLOOR,
+) -> int | None:
+    """More trials of each side, in blocks of both, that settle an open verdict.
+
+    They do if the ratio stays where it is: the interval then lies beyond the floor or
+    inside the band, whichever takes fewer, with a power of `POWER`.
+
+    Blocks of both are compared in pairs, in which trials at hand that are not paired
+    have no part: then all the pairs that are needed are still to come.
+
+    None as of `proposed_trials`.
+    """
+    contrast = _contrast(_logarithms(base), _logarithms(other))
+    if contrast.estimate is None or contrast.value is None:
+        return None
+    at_hand = contrast.n if contrast.method == "paired t" else 0
+    needed = _fewest_trials(
+        contrast.estimate,
+        _decisive_distance(contrast.value, max(band, floor), floor),
+        freedom=1.0,
+        level=level,
+        power=POWER,
+        at_least=max(at_hand, 2),
+    )
+    return None if needed is None else max(needed - at_hand, 1)
+
+
+def _decisive_distance(off: float, band: float, floor: float) -> float:
+    """How far the interval of a mean that is `off` may reach and yet decide.
+
+    It has to reach neither back to the floor nor, where the ratio lies near 1, out of
+    the band: in logarithms, the longer of the two ways.
+    """
+    return max(abs(off) - math.log1p(floor), math.log1p(band) - abs(off))
+
+
+def _fewest_trials(
+    estimate: "_Estimate",
+    distance: float,
+    freedom: float,
+    level: float,
+    power: float,
+    at_least: int,
+) -> int | None:
+    """The fewest trials whose interval reaches less far than `distance`, so often.
+
+    `freedom`: degrees of freedom of the test for each trial after the first.
+    """
+    spread = estimate.spread_limit(SPREAD_LIMIT)
 
     def is_enough(trials: int) -> bool:
-        freedom = estimate.freedom * (trials - 1) / (at_hand - 1)
         error = spread / math.sqrt(trials)
-        return _power(distance, error, freedom, level) >= power
+        return _power(distance, error, freedom * (trials - 1), level) >= power
 
-    candidates = range(at_hand, MOST_TRIALS + 1)
+    candidates = range(at_least, MOST_TRIALS + 1)
     enough = bisect_left(candidates, True, key=is_enough)
     return candidates[enough] if enough < len(candidates) else None
 

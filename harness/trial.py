@@ -29,9 +29,7 @@ from tlbench.measure.memory import keep_freed_memory
 from tlbench.measure.telemetry import measure_idle_power
 from tlbench.models import cost
 from tlbench.models.builders import build_whole_model
-from tlbench.models.memory import (
-    sample_activation_bytes,
-)
+from tlbench.models.memory import sample_activation_bytes
 from tlbench.models.vit import attention_kernel
 from tlbench.passes import (
     DTYPES,
@@ -62,8 +60,7 @@ def run_rank(trial: Trial, rank: Rank, import_time_s: float) -> TrialResult:
     except Exception as error:  # a failed trial is a result
         status, reason = _classify(error)
         trace = traceback.format_exc()
-    finally:
-        leave_process_group()
+    _leave(rank, findings, has_failed=reason is not None)
     return TrialResult(
         status=status,
         reason=reason,
@@ -76,18 +73,30 @@ def run_rank(trial: Trial, rank: Rank, import_time_s: float) -> TrialResult:
     )
 
 
+def _leave(rank: Rank, findings: Findings, *, has_failed: bool) -> None:
+    """Leave the other ranks; where that fails, the trial's own outcome stands."""
+    if has_failed and rank.world_size > 1:
+        return  # they may wait in an exchange, and this process ends anyway
+    try:
+        leave_process_group()
+    except RuntimeError as error:
+        findings.notes["process_group"] = f"could not be left: {error}"
+
+
 def _measure(trial: Trial, rank: Rank, findings: Findings) -> None:
     case, seed, source = trial.case, trial.seed, trial.source
     if case.model.builder is not None:
         # Ahead of the seed, for the builder's code may draw numbers.
-        _count_cost(case, source, findings)
+        with findings.not_loading():
+            _count_cost(case, source, findings)
     if case.mode == "profile":
         _profile(case, rank, source, findings)
         return
     device = torch.device(rank.device)
     _prepare(case, seed, rank, device)
-    if case.mode != "fit":  # whose power is not measured either
-        findings.metrics.append(measure_idle_power(device))
+    if case.mode != "fit" and not isinstance(trial, Probe):
+        with findings.not_loading():
+            findings.metrics.append(measure_idle_power(device))
     dataset = load_dataset(case.data, case.model.video)
     with attention_kernel(case.attention):
         start = time.perf_counter()

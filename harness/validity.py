@@ -5,7 +5,7 @@ from typing import NamedTuple, get_args
 
 from tlbench.peaks import MFU, MFU_AGAINST, is_on_gpu
 from tlbench.result import UNSETTLED, WHOLE_JOB, TrialResult, Validity
-from tlbench.suites.spec import Case
+from tlbench.suites.spec import Case, Mode
 from tlbench.units import format_fraction, format_number
 
 RANKING: tuple[Validity, ...] = get_args(Validity)
@@ -33,8 +33,8 @@ LAG = Limit(0.05, None)
 """How much longer the slowest rank computes than the fastest: like devices given like
 work are closer, and the job's number is that of its worst device."""
 
-FEWEST_STEPS = 6
-"""The median of fewer has no 95 % interval, however much they are alike."""
+FEWEST_STEPS = 10
+"""The median of fewer has no `step_interval`, however independent they are."""
 
 STATES = {
     "warming": "the steps were getting faster while they were timed",
@@ -42,6 +42,10 @@ STATES = {
     "none": "the steps jumped between two speeds while they were timed",
 }
 """What the note `steady_state` means where it is not flat."""
+
+
+WATCHED: frozenset[Mode] = frozenset({"infer", "train"})
+"""The modes whose steps are timed, and the machine watched meanwhile."""
 
 
 class Doubt(NamedTuple):
@@ -57,10 +61,10 @@ Metrics = dict[str, float | None]
 def judge(case: Case, result: TrialResult) -> tuple[Validity | None, tuple[str, ...]]:
     """The verdict on a trial, and a sentence for each doubt about it.
 
-    None for a trial that failed, or in which nothing runs that could be disturbed. What
-    could not be measured raises no doubt; the metric says why it is not there.
+    None for a trial that failed, and in the modes in which nobody watches the machine.
+    What could not be measured raises no doubt; the metric says why it is not there.
     """
-    if result.status != "ok" or case.mode == "profile":
+    if result.status != "ok" or case.mode not in WATCHED:
         return None, ()
     doubts = [*_doubts(case, result)]
     ranks = [RANKING.index(doubt.validity) for doubt in doubts]
@@ -141,8 +145,7 @@ def _about_count(case: Case, count: int) -> Iterator[Doubt]:
     elif count < FEWEST_STEPS:
         yield Doubt(
             "suspect",
-            f"{count} steps were timed; their median has an interval from"
-            f" {FEWEST_STEPS} on",
+            f"{count} steps are too few for an interval of their median",
         )
 
 

@@ -33,6 +33,9 @@ PREDICTED_MEMORY = {
 }
 """The prediction of each: of all that a device holds, or of what the steps add."""
 
+Floors = Mapping[tuple[int | None, str], float]
+"""Noise floors, by the id of the machine and the `device` that a case asks for."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -145,13 +148,12 @@ def describe_statuses(statuses: Mapping[str, int]) -> str:
 def gather(
     runs: Sequence[RunRecord],
     records: Sequence[TrialRecord],
-    floors: Mapping[int, float] = MappingProxyType({}),
+    floors: Floors = MappingProxyType({}),
 ) -> list[CaseTrials]:
     """Group the trials by run, case and machine: by mode, then as the suites list them.
 
-    `floors` are the noise floors of the calibrated machines, by their ids. A trial
-    that never reached a machine counts to the machine on which the case's
-    other trials ran, if that is only one.
+    A trial that never reached a machine counts to the machine on which the case's other
+    trials ran, if that is only one.
     """
     places = {
         (run.id, identity): place
@@ -176,7 +178,7 @@ def gather(
             model=trials[0].model,
             label=label,
             trials=trials,
-            floor=floors.get(key.machine_id or 0, NOISE_FLOOR),
+            floor=floors.get((key.machine_id, trials[0].case.device), NOISE_FLOOR),
         )
         for (key, trials), label in zip(ordered, labels, strict=True)
     ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tlbench.reports.cases import Summary
 from tlbench.reports.findings import describe_evidence
 from tlbench.reports.quantities import QUANTITIES, Quantity
-from tlbench.statistics import Ratio
+from tlbench.statistics import Interval, Ratio
 from tlbench.units import UNKNOWN, format_number
 
 
@@ -61,6 +61,14 @@ def ratio_cell(ratio: Ratio) -> Cell:
         detail = " to ".join(format_number(end, 3) for end in ratio.interval)
     text = f"{format_number(ratio.value, 3)}\N{MULTIPLICATION SIGN}"
     return Cell(text, detail, describe_evidence(ratio), ratio.value)
+
+
+def percent_cell(fraction: float, interval: Interval | None, hint: str = "") -> Cell:
+    """A share and its interval, in percent."""
+    detail = ""
+    if interval is not None:
+        detail = " to ".join(format_number(100 * end, 3) for end in interval)
+    return Cell(format_number(100 * fraction, 3), detail, hint, fraction)
 
 
 def verdict_cell(ratio: Ratio) -> Cell:

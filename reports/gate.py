@@ -4,7 +4,6 @@ The comparisons of one question are a family: each has its interval and its verd
 the level that Holm's method leaves it.
 """
 
-import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from tlbench.machine import Machine
 from tlbench.reports.compare import THROUGHPUT
 from tlbench.reports.frames import DIRECTIONS
 from tlbench.reports.iso import ISO_BATCH, Iso, choose
-from tlbench.reports.matching import Match, match_sides
+from tlbench.reports.matching import Match, match_sides, match_unmeasured
 from tlbench.reports.selection import Selected, Selection, select
 from tlbench.reports.sides import BATCH, Side, make_sides
 from tlbench.statistics import (
@@ -25,14 +24,19 @@ from tlbench.statistics import (
     LEVEL,
     NOISE_FLOOR,
     Ratio,
+    compare_counts,
     compare_ratio,
+    holm,
     holm_levels,
-    proposed_trials,
+    repeats_to_settle,
 )
 from tlbench.suites.names import did_you_mean
+from tlbench.suites.spec import Case
 
 FEWEST_TRIALS = 2
 """A side with fewer has no interval."""
+COUNTED = ("params", "macs", "flops", "graph_breaks")
+"""How the names of metrics end that are counted: the same in every trial."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,14 @@ class Question:
         self, match: Match, floor: float = NOISE_FLOOR, level: float | None = None
     ) -> Ratio:
         """The other side over its base."""
+        base, other = (s.values(self.metric) for s in (match.base, match.other))
+        counts = {*base.values()}, {*other.values()}
+        if self.metric.endswith(COUNTED) and [*map(len, counts)] == [1, 1]:
+            ours, theirs = (found.pop() for found in counts)
+            return compare_counts(ours, theirs, DIRECTIONS[self.metric], self.level)
         return compare_ratio(
-            match.base.values(self.metric),
-            match.other.values(self.metric),
+            base,
+            other,
             DIRECTIONS[self.metric],
             self.level if level is None else level,
             self.band,
@@ -83,6 +92,8 @@ class Judgement:
 
     match: Match
     ratio: Ratio
+    adjusted_p_value: float | None
+    """The ratio's by Holm's method; None: it was not tested."""
     floor: float
     """Share below which the machine's own noise lies."""
     proposal: Proposal | None
@@ -131,6 +142,16 @@ class Answer:
             and (judgement.ratio.verdict in verdicts or self._is_lost(judgement))
         ]
 
+    def missing(self, verdicts: Collection[str]) -> list[Side]:
+        """Cases of A that a gate on these verdicts stops, as B does not have them.
+
+        Two whole runs should have the same cases; queries choose theirs.
+        """
+        is_of_whole_runs = all(s.selection.is_of_whole_runs for s in (self.a, self.b))
+        if not verdicts or not is_of_whole_runs:
+            return []
+        return [side for side in self.only_a if side.values(self.question.metric)]
+
     def _is_lost(self, judgement: Judgement) -> bool:
         metric = self.question.metric
         base, other = judgement.base, judgement.other
@@ -140,15 +161,26 @@ class Answer:
 def compare(session: Session, a: Selection, b: Selection, question: Question) -> Answer:
     """Match what the selections find, and judge each match."""
     found_a, found_b = select(session, a), select(session, b)
+    is_by_identity = a.is_of_whole_runs and b.is_of_whole_runs
+    if is_by_identity and _in_common(found_a, found_b):
+        raise ReportError(_nothing_matched(found_a, found_b))
     sides_a, unmeasured_a = _measured_sides(found_a, question)
     sides_b, unmeasured_b = _measured_sides(found_b, question)
+    if not sides_a:
+        raise ReportError(_not_measured(found_a, unmeasured_a, question))
     matches = match_sides(
         sides_a,
         sides_b,
         free={BATCH} if question.iso.is_free_of_batch else (),
         over=question.over,
-        is_by_identity=a.is_of_whole_runs and b.is_of_whole_runs,
+        is_by_identity=is_by_identity,
     )
+    if not question.iso.is_free_of_batch:  # else another batch may stand for it
+        matches += match_unmeasured(
+            sides_a, unmeasured_b, over=question.over, is_by_identity=is_by_identity
+        )
+    if not matches and not sides_b:
+        raise ReportError(_not_measured(found_b, unmeasured_b, question))
     if not matches:
         raise ReportError(_nothing_matched(found_a, found_b))
     compared = {id(side) for match in matches for side in (match.base, match.other)}
@@ -159,24 +191,39 @@ def compare(session: Session, a: Selection, b: Selection, question: Question) ->
         judgements=tuple(judge(matches, question, partial(noise_floor, session))),
         only_a=tuple(side for side in sides_a if id(side) not in compared),
         only_b=tuple(side for side in sides_b if id(side) not in compared),
-        unmeasured=(*unmeasured_a, *unmeasured_b),
+        unmeasured=tuple(
+            side for side in (*unmeasured_a, *unmeasured_b) if id(side) not in compared
+        ),
     )
 
 
 def _measured_sides(
     found: Selected, question: Question
 ) -> tuple[list[Side], list[Side]]:
-    """The sides to compare, and those that the metric says nothing of."""
+    """The sides to compare, and those that ended well without the metric."""
     metric = question.metric
     sides = make_sides(found.cases, found.machines)
     # What failed may be compared: that it did is the answer.
     measured = [s for s in sides if s.values(metric) or not s.ended_well]
     unmeasured = [s for s in sides if s.ended_well and not s.values(metric)]
     if not measured:
-        why = unmeasured[0].why_missing(metric)
-        raise ReportError(f"{found.selection}: {metric} is not there: {why}")
+        return [], unmeasured
     neighbours = make_sides(found.neighbours, found.machines)
     return choose(measured, question.iso, metric, neighbours), unmeasured
+
+
+def _not_measured(
+    found: Selected, unmeasured: Sequence[Side], question: Question
+) -> str:
+    why = unmeasured[0].why_missing(question.metric)
+    return f"{found.selection}: {question.metric} is not there: {why}"
+
+
+def _in_common(a: Selected, b: Selected) -> list[int]:
+    """The runs whose trials are on both sides."""
+    both = a.trial_ids & b.trial_ids
+    trials = [trial for case in a.cases for trial in case.trials]
+    return sorted({trial.run_id for trial in trials if trial.id in both})
 
 
 def _nothing_matched(a: Selected, b: Selected) -> str:
@@ -184,6 +231,12 @@ def _nothing_matched(a: Selected, b: Selected) -> str:
         return (
             f"{a.selection} and {b.selection} are the same {len(a.trial_ids)} trials;"
             " another run or another query would be right"
+        )
+    if in_common := _in_common(a, b):
+        runs = ", ".join(f"run {run_id}" for run_id in in_common)
+        return (
+            f"{a.selection} and {b.selection}: trials of {runs} are on both sides; runs"
+            " that are on one side only would be right"
         )
     return (
         f"{a.selection} and {b.selection} have no case in common; their models and"
@@ -194,19 +247,25 @@ def _nothing_matched(a: Selected, b: Selected) -> str:
 def judge(
     matches: Sequence[Match],
     question: Question,
-    floor_of: Callable[[Machine | None], float] = lambda machine: NOISE_FLOOR,
+    floor_of: Callable[[Machine | None, Case], float] = lambda *_: NOISE_FLOOR,
 ) -> list[Judgement]:
     """A verdict on each; those that can be tested share the level by Holm's method."""
-    floors = [max(floor_of(m.base.machine), floor_of(m.other.machine)) for m in matches]
+    floors = [
+        max(floor_of(side.machine, side.case) for side in (match.base, match.other))
+        for match in matches
+    ]
     alone = [question.ratio(m, floor) for m, floor in zip(matches, floors, strict=True)]
     p_values = {n: r.p_value for n, r in enumerate(alone) if r.p_value is not None}
     levels = holm_levels([*p_values.values()], question.level)
     level_of = dict(zip(p_values, levels, strict=True))
+    adjusted = dict(zip(p_values, holm([*p_values.values()]), strict=True))
     judgements = []
     for number, (match, floor) in enumerate(zip(matches, floors, strict=True)):
         ratio = question.ratio(match, floor, level_of.get(number))
         proposal = _proposal(match, question, ratio, floor)
-        judgements.append(Judgement(match, ratio, floor, proposal))
+        judgements.append(
+            Judgement(match, ratio, adjusted.get(number), floor, proposal)
+        )
     return judgements
 
 
@@ -218,30 +277,14 @@ def _proposal(
     if ratio.verdict != "inconclusive" or ratio.value is None or is_counted:
         return None
     base, other = (s.values(question.metric) for s in (match.base, match.other))
+    repeats: int | None
     if ratio.interval is None:
         repeats = FEWEST_TRIALS - min(len(base), len(other))
     else:
-        needed = proposed_trials(
-            base,
-            other,
-            shift=_decisive_shift(ratio.value, question.band, floor),
-            level=ratio.level,
-            floor=floor,
+        repeats = repeats_to_settle(
+            base, other, level=ratio.level, band=question.band, floor=floor
         )
-        if needed is None:
-            return None
-        repeats = max(needed - ratio.n, 1)
+    if repeats is None:
+        return None
     block_s = match.base.wall_time_s + match.other.wall_time_s
     return Proposal(repeats, repeats * block_s)
-
-
-def _decisive_shift(ratio: float, band: float, floor: float) -> float:
-    """The shift that takes an interval as narrow as this ratio takes to be settled.
-
-    The interval has to reach neither back to the floor nor, where the ratio lies near
-    1, out of the band; in logarithms, the longer of the two ways is how far it may
-    reach, and a shift so far beyond the floor allows just that.
-    """
-    off = abs(math.log(ratio))
-    to_floor, to_band = math.log1p(floor), math.log1p(max(band, floor))
-    return math.expm1(to_floor + max(off - to_floor, to_band - off))

@@ -1,6 +1,7 @@
 """Which sides are held against each other: those that differ in one thing only."""
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tlbench.errors import ReportError
@@ -46,6 +47,28 @@ def match_sides(
         ]
         if candidates:
             matches.append(_nearest(candidates, over))
+    return matches
+
+
+def match_unmeasured(
+    bases: Sequence[Side],
+    others: Sequence[Side],
+    *,
+    over: Collection[str] = (),
+    is_by_identity: bool = False,
+) -> list[Match]:
+    """Match each of the others with a base that should have a counterpart in it.
+
+    The others ended well without the metric that the bases have. Of another mode that
+    says nothing, and what may not be compared is left alone.
+    """
+    matches = []
+    for other in others:
+        alike = [base for base in bases if base.case.mode == other.case.mode]
+        with suppress(ReportError):
+            matches += match_sides(
+                alike, [other], over=over, is_by_identity=is_by_identity
+            )
     return matches
 
 

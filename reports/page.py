@@ -19,7 +19,7 @@ from tlbench.db import query
 from tlbench.db.query import MachineRecord, RunRecord, TrialRecord
 from tlbench.errors import ReportError
 from tlbench.models.publication import MISPRINT_MARK
-from tlbench.reports.cases import CaseTrials, gather
+from tlbench.reports.cases import CaseTrials, Floors, gather
 from tlbench.reports.cells import Table
 from tlbench.reports.charts import (
     Chart,
@@ -99,8 +99,7 @@ class Evidence:
     machines: Sequence[MachineRecord]
     trials: Sequence[TrialRecord]
     curves: Curves
-    floors: Mapping[int, float] = field(default_factory=dict)
-    """Noise floors of the machines, by their ids."""
+    floors: Floors = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -152,12 +151,17 @@ def read_evidence(session: Session, run_ids: Sequence[int]) -> Evidence:
     trials = query.trials(session, run_ids)
     machines = query.machines(session, run_ids)
     trained = [trial.id for trial in trials if trial.case.mode == "fit"]
+    hosts = {record.id: record.machine for record in machines}
+    used = {(t.machine_id, t.case.device): t.case for t in trials if t.machine_id}
     return Evidence(
         runs=[query.run(session, run_id) for run_id in run_ids],
         machines=machines,
         trials=trials,
         curves=query.series(session, trained, CURVES),
-        floors={m.id: noise_floor(session, m.machine) for m in machines},
+        floors={
+            (machine_id, device): noise_floor(session, hosts[machine_id], case)
+            for (machine_id, device), case in used.items()
+        },
     )
 
 

@@ -17,13 +17,13 @@ from tlbench.reports.cells import (
     Table,
     metric_cell,
     missing,
+    percent_cell,
     ratio_cell,
     word,
 )
 from tlbench.reports.compare import THROUGHPUT, TIMED_MODES, ratio_of
 from tlbench.reports.findings import describe_evidence
 from tlbench.statistics import Interval, Ratio
-from tlbench.units import format_number
 
 Kind = Literal["strong", "weak"]
 SPREAD_OVER = frozenset({"batch_size", "parallelism.world_size", "parallelism.nodes"})
@@ -125,11 +125,8 @@ def _cells(scaling: Scaling) -> tuple[Cell, ...]:
 
 
 def _efficiency_cell(scaling: Scaling) -> Cell:
-    fraction, interval = scaling.efficiency_fraction, scaling.efficiency_interval
+    fraction = scaling.efficiency_fraction
     if fraction is None:
         return missing(scaling.speedup.reason or "")
-    detail = ""
-    if interval is not None:
-        detail = " to ".join(format_number(100 * end, 3) for end in interval)
     hint = describe_evidence(scaling.speedup)
-    return Cell(format_number(100 * fraction, 3), detail, hint, fraction)
+    return percent_cell(fraction, scaling.efficiency_interval, hint)

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
@@ -17,6 +17,8 @@ BATCH = "batch_size"
 MODEL = "model"
 MACHINE = "machine"
 SOFTWARE = "software"
+PLACE = frozenset({MACHINE, SOFTWARE})
+"""What is known of a trial only if a process of it came up."""
 
 # memory_bytes is neither: a few MiB more after a reboot make no other machine.
 HARDWARE_FIELDS = (
@@ -86,6 +88,13 @@ class Side:
         return None if found is None else round(found)
 
     @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Of all its trials, each once: runs may find different largest ones."""
+        if self.case.batch_size != "max":
+            return (self.case.batch_size,)
+        return tuple(sorted({round(n) for n in self.values(LARGEST_BATCH).values()}))
+
+    @property
     def wall_time_s(self) -> float:
         """Seconds that a trial takes, in its process and around it."""
         return median(trial.wall_time_s for trial in self.trials)
@@ -111,7 +120,7 @@ class Side:
     def is_same(self, other: "Side") -> bool:
         """Whether they have trials in common."""
         is_in_the_same_run = not {*self.run_ids}.isdisjoint(other.run_ids)
-        return is_in_the_same_run and self.key(()) == other.key(())
+        return is_in_the_same_run and not self.differences(other)
 
     @cached_property
     def circumstances(self) -> dict[str, str]:
@@ -134,11 +143,15 @@ class Side:
         return tuple(v for k, v in self.circumstances.items() if k not in free)
 
     def differences(self, other: "Side") -> dict[str, str]:
-        """Each name in which two sides differ, in words with both values."""
+        """Each name in which two sides are known to differ, in words with both values.
+
+        Of a side that no worker came up for, the place is not known.
+        """
+        unknown = PLACE if None in (self.machine, other.machine) else frozenset()
         return {
             name: self._words(name, other)
             for name, value in self.circumstances.items()
-            if value != other.circumstances[name]
+            if value != other.circumstances[name] and name not in unknown
         }
 
     def _words(self, name: str, other: "Side") -> str:
@@ -161,16 +174,29 @@ def _shown(value: object) -> str:
 def make_sides(
     cases: Iterable[CaseTrials], machines: Mapping[int, MachineRecord]
 ) -> list[Side]:
-    """Put together what the runs have of each case; invalid trials are left out."""
+    """Put together what the runs have of each case; invalid trials are left out.
+
+    What never came up on a machine joins the trials of the case that did, if those
+    are of one place only.
+    """
     alike: dict[tuple[str, ...], list[Side]] = defaultdict(list)
     for case in cases:
         place = None if case.machine_id is None else machines[case.machine_id].machine
         part = Side((case,), place)
-        alike[part.key(())].append(part)
-    return [_joined(sides) for sides in alike.values()]
+        alike[part.key(PLACE)].append(part)
+    return [_joined(sides) for group in alike.values() for sides in _by_place(group)]
 
 
-def _joined(sides: Iterable[Side]) -> Side:
+def _by_place(sides: Sequence[Side]) -> list[list[Side]]:
+    groups: dict[tuple[str, ...], list[Side]] = defaultdict(list)
+    known = {side.key(()) for side in sides if side.machine is not None}
+    for side in sides:
+        is_homeless = side.machine is None and len(known) == 1
+        groups[next(iter(known)) if is_homeless else side.key(())].append(side)
+    return list(groups.values())
+
+
+def _joined(sides: Sequence[Side]) -> Side:
     parts = [part for side in sides for part in side.parts]
     valid = [
         replace(p, trials=tuple(t for t in p.trials if t.validity != "invalid"))
@@ -178,6 +204,6 @@ def _joined(sides: Iterable[Side]) -> Side:
     ]
     return Side(
         parts=tuple(valid),
-        machine=next(iter(sides)).machine,
+        machine=next((s.machine for s in sides if s.machine is not None), None),
         invalid=sum(p.doubtful.get("invalid", 0) for p in parts),
     )

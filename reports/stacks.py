@@ -1,7 +1,7 @@
 """What each layer between a model and its user costs: torch, torchrun, Ray, DeepSpeed.
 
-The same steps run under each; the lowest layer that ran is what the others are held
-against.
+The same steps run under each; the lowest layer that was measured is what those above
+it are held against.
 """
 
 from collections import defaultdict
@@ -11,7 +11,7 @@ from functools import cached_property
 
 from tlbench.reports.cases import CaseTrials
 from tlbench.reports.cells import Cell, Row, Table, ratio_cell, verdict_cell, word
-from tlbench.reports.compare import TIMED_MODES, ratio_of
+from tlbench.reports.compare import THROUGHPUT, TIMED_MODES, ratio_of
 from tlbench.statistics import Ratio
 
 STACKS = ("torch", "torchrun", "ray", "deepspeed")
@@ -20,7 +20,7 @@ STACKS = ("torch", "torchrun", "ray", "deepspeed")
 
 @dataclass(frozen=True)
 class StackCost:
-    """A case under one stack, and the same under the lowest one that ran."""
+    """A case under one stack, and the same under the lowest one that was measured."""
 
     base: CaseTrials
     other: CaseTrials
@@ -32,15 +32,21 @@ class StackCost:
 
 
 def stack_costs(cases: Sequence[CaseTrials]) -> Iterator[StackCost]:
-    """Every case that ran under a lower stack too, from the lowest up."""
+    """Every case that was measured under a lower stack too, from the lowest up."""
     alike: dict[tuple[object, ...], list[CaseTrials]] = defaultdict(list)
     for case in cases:
         if case.mode in TIMED_MODES:
             alike[case.all_but("stack")].append(case)
     for group in alike.values():
-        base, *others = sorted(group, key=lambda c: STACKS.index(c.case.stack))
-        for other in others:
-            yield StackCost(base, other)
+        ordered = sorted(group, key=_height)
+        base = min(ordered, key=lambda case: not case.values(THROUGHPUT))
+        for other in ordered:
+            if _height(other) > _height(base):
+                yield StackCost(base, other)
+
+
+def _height(case: CaseTrials) -> int:
+    return STACKS.index(case.case.stack)
 
 
 def stack_name(case: CaseTrials) -> str:
@@ -50,7 +56,7 @@ def stack_name(case: CaseTrials) -> str:
 
 
 def stack_table(cases: Sequence[CaseTrials]) -> Table:
-    """One row for each case that ran under a lower stack too."""
+    """One row for each case that was measured under a lower stack too."""
     return Table(
         headings=("case", "mode", "ranks", "stack", "over", "throughput", "verdict"),
         rows=tuple(

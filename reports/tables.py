@@ -19,6 +19,7 @@ from tlbench.reports.cells import (
     Table,
     metric_cell,
     missing,
+    percent_cell,
     quantity_cell,
     ratio_cell,
     verdict_cell,
@@ -342,11 +343,7 @@ def _share_cell(comparison: Comparison) -> Cell:
     fraction = comparison.realised_speedup_fraction
     if fraction is None:
         return missing("needs a predicted and a realised speed-up")
-    interval = comparison.realised_interval
-    detail = ""
-    if interval is not None:
-        detail = " to ".join(format_number(100 * end, 3) for end in interval)
-    return Cell(format_number(100 * fraction, 3), detail, key=fraction)
+    return percent_cell(fraction, comparison.realised_interval)
 
 
 def _accuracy_cell(comparison: Comparison) -> Cell:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from tlbench.db.query import RunRecord
 from tlbench.errors import ReportError
 from tlbench.reports.cases import describe_statuses
 from tlbench.reports.frames import DIRECTIONS
@@ -100,11 +101,18 @@ def _label(side: Side) -> str:
 
 
 def _selected(selected: Selected) -> str:
-    runs = ", ".join(f"run {run.id} ({run.suite})" for run in selected.runs)
+    runs = ", ".join(f"run {run.id} ({_came(run)})" for run in selected.runs)
     conditions = ",".join(
         str(c) for c in selected.selection.conditions if c.name != "run"
     )
     return f"{conditions}, {runs}" if conditions else runs
+
+
+def _came(run: RunRecord) -> str:
+    """The suite, and how far the run came if that is not to its end."""
+    if run.status == "finished":
+        return run.suite
+    return f"{run.suite}, {run.status}, {run.finished} of {run.planned} trials"
 
 
 def _value(side: Side, metric: str) -> str:
@@ -136,15 +144,29 @@ def _notes(judgement: Judgement, answer: Answer) -> Iterator[str]:
     ratio, sides = judgement.ratio, (judgement.base, judgement.other)
     if ratio.interval is None:
         yield ratio.reason or "there is no interval"
+    elif ratio.method == "counted":
+        yield "counted, not measured: any change decides"
     else:
         yield f"{_trials(ratio)}, {_percent(ratio.level)} interval"
+    yield from _left_out(judgement, answer.question.metric)
     if len({side.batch_size for side in sides}) > 1:
         yield f"batch {sides[0].batch_size} and {sides[1].batch_size}"
     for name, side in zip("AB", sides, strict=True):
         yield from _doubts(name, side, answer.question.metric)
-    if not set(sides[0].run_ids) & set(sides[1].run_ids):
+    is_apart = not {*sides[0].run_ids} & {*sides[1].run_ids}
+    if is_apart and ratio.method != "counted":
         yield "not of one run: drift between them is in the ratio"
     yield from _outlook(judgement)
+
+
+def _left_out(judgement: Judgement, metric: str) -> Iterator[str]:
+    """Trials that a paired comparison has no use for."""
+    if judgement.ratio.method != "paired t":
+        return
+    for name, side in zip("AB", (judgement.base, judgement.other), strict=True):
+        alone = len(side.values(metric)) - judgement.ratio.n
+        if alone:
+            yield f"{name}: {alone} without a partner in their block, left out"
 
 
 def _trials(ratio: Ratio) -> str:
@@ -158,6 +180,9 @@ def _doubts(name: str, side: Side, metric: str) -> Iterator[str]:
         yield f"{name}: {side.why_missing(metric)}"
     elif side.failures:
         yield f"{name}: {describe_statuses(side.failures)}"
+    if len(side.batch_sizes) > 1:
+        batches = " and ".join(map(str, side.batch_sizes))
+        yield f"{name}: trials at batches of {batches} are taken together"
     if side.invalid:
         yield f"{name}: {side.invalid} invalid, left out"
     if side.suspect:
@@ -200,6 +225,7 @@ def describe(answer: Answer, fail_on: Collection[str] = ()) -> dict[str, Any]:
             _describe(judgement, line, is_failing=_has(failing, judgement))
             for judgement, line in zip(answer.judgements, lines(answer), strict=True)
         ],
+        "missing": [_label(side) for side in answer.missing(fail_on)],
         "only_a": [_label(side) for side in answer.only_a],
         "only_b": [_label(side) for side in answer.only_b],
         "without_metric": [_label(side) for side in answer.unmeasured],
@@ -217,6 +243,7 @@ def _describe(judgement: Judgement, line: Line, *, is_failing: bool) -> dict[str
         "interval": ratio.interval,
         "level": ratio.level,
         "p_value": ratio.p_value,
+        "adjusted_p_value": judgement.adjusted_p_value,
         "method": ratio.method,
         "n": ratio.n,
         "noise_floor": judgement.floor,
@@ -284,16 +311,11 @@ _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]
 
 
 def junit(answer: Answer, fail_on: Collection[str]) -> str:
-    """One test case a comparison; what the gate stops is a failure."""
-    failing, open_ones = answer.failing(fail_on), 0
+    """One test case a comparison, and a case that B lacks; what stops is a failure."""
+    failing, missing, open_ones = answer.failing(fail_on), answer.missing(fail_on), 0
     suite = ElementTree.Element("testsuite", name="tlbench compare")
     for judgement, line in zip(answer.judgements, lines(answer), strict=True):
-        case = ElementTree.SubElement(
-            suite,
-            "testcase",
-            classname=_clean(f"tlbench.{answer.question.metric}"),
-            name=_clean(line.title),
-        )
+        case = _test_case(suite, answer, line.title)
         told = f"{line.verdict}: {line.ratio} ({line.interval})"
         if _has(failing, judgement):
             outcome = ElementTree.SubElement(case, "failure", message=_clean(told))
@@ -305,8 +327,11 @@ def junit(answer: Answer, fail_on: Collection[str]) -> str:
             )
         else:
             ElementTree.SubElement(case, "system-out").text = _clean(told)
-    suite.set("tests", str(len(answer.judgements)))
-    suite.set("failures", str(len(failing)))
+    for side in missing:
+        case = _test_case(suite, answer, _label(side))
+        ElementTree.SubElement(case, "failure", message="B does not have it")
+    suite.set("tests", str(len(answer.judgements) + len(missing)))
+    suite.set("failures", str(len(failing) + len(missing)))
     suite.set("errors", "0")
     suite.set("skipped", str(open_ones))
     root = ElementTree.Element("testsuites")
@@ -314,6 +339,17 @@ def junit(answer: Answer, fail_on: Collection[str]) -> str:
     ElementTree.indent(root)
     text = ElementTree.tostring(root, encoding="unicode")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'
+
+
+def _test_case(
+    suite: ElementTree.Element, answer: Answer, name: str
+) -> ElementTree.Element:
+    return ElementTree.SubElement(
+        suite,
+        "testcase",
+        classname=_clean(f"tlbench.{answer.question.metric}"),
+        name=_clean(name),
+    )
 
 
 def _clean(text: str) -> str:

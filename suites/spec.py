@@ -103,7 +103,8 @@ class Timing(Spec):
     `target` ends nothing."""
     max_steps: Count = 1000
     max_time_s: Annotated[float, Field(gt=0, le=86_400)] = 10.0
-    """No further step is begun after this; the fewest steps come first."""
+    """No further steps are begun after this; the fewest steps come first, and steps
+    that still drift get as long again, once."""
 
     @model_validator(mode="after")
     def _limits_are_ordered(self) -> Self:

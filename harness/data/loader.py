@@ -112,6 +112,8 @@ class Batches:
             raise ValueError("batches are taken inside the block only")
         try:
             images, labels = next(self._iterator)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise  # known by what it is
         except Exception as error:  # a worker died, hung, or met any error itself
             if self._loader.num_workers == 0:
                 raise

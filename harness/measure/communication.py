@@ -29,6 +29,7 @@ from tlbench.result import (
 STEPS = 5
 MARK = "tlbench.step"
 UNSEEN = "torch's profiler saw no exchange between the ranks"
+COMPILED = "torch's profiler does not see what a compiled model computes on a CPU"
 
 Span = tuple[int, int]
 """Begin and end in nanoseconds, by the clock of the profiler."""
@@ -49,13 +50,17 @@ def measure_communication(step: Step, device: torch.device) -> list[Metric]:
     """Run a few steps under the profiler; every rank must, and gets its own values."""
     parts = split_steps(_profile(step, device), is_gpu=device.type == "cuda")
     if not any(part.exposed or part.overlapped for part in parts):
-        names = COMMUNICATION, OVERLAPPED_COMMUNICATION, COMPUTE_TIME
-        return [Metric(name, None, UNSEEN) for name in names]
+        return unmeasured_communication(UNSEEN)
     return [
         Metric(COMMUNICATION, median(p.exposed / p.whole for p in parts)),
         Metric(OVERLAPPED_COMMUNICATION, median(p.overlapped / p.whole for p in parts)),
         Metric(COMPUTE_TIME, median(p.whole - p.exposed for p in parts)),
     ]
+
+
+def unmeasured_communication(reason: str) -> list[Metric]:
+    names = COMMUNICATION, OVERLAPPED_COMMUNICATION, COMPUTE_TIME
+    return [Metric(name, None, reason) for name in names]
 
 
 def _profile(step: Step, device: torch.device) -> Sequence[FunctionEvent]:

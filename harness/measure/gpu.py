@@ -163,7 +163,7 @@ class GpuWatch:
         """
         listed = {
             process.pid
-            for process in pynvml.nvmlDeviceGetComputeRunningProcesses(
+            for process in pynvml.nvmlDeviceGetComputeRunningProcesses_v3(
                 self._device.handle
             )
         }

@@ -15,6 +15,7 @@ from typing import Literal, get_args
 
 import torch
 
+from tlbench.measure.host import MIN_WINDOW_S
 from tlbench.result import UNSETTLED
 from tlbench.statistics import SteadyState, steady_state, step_interval
 from tlbench.suites.spec import Timing
@@ -30,8 +31,9 @@ WINDOW = 5
 STEADY = 0.05
 """Largest change between the medians of two windows that counts as steady."""
 MAX_WARMUP_STEPS = 60
-CHUNK_TIME_S = 0.05
-"""Steps are timed in chunks of about this long; shorter ones cost more looking."""
+CHUNK_TIME_S = 0.1
+"""Steps are timed in chunks of about this long: after each of them all ranks agree
+whether to go on, which takes them most of a millisecond."""
 
 GROWTH = 1.25
 """How far the steps grow in number from one look at their interval to the next: a look
@@ -50,8 +52,9 @@ class StepTimes:
     """The first is the first step of all, compilation included."""
     steps: tuple[float, ...]
     stopped_by: StoppedBy
-    is_settled: bool
-    """Whether the warm-up ended because the speed was steady."""
+    is_settled: bool | None
+    """Whether the speed was steady when the warm-up ended; None: its time was over
+    before enough steps could tell."""
     steady_state: SteadyState
     """What the timed steps did; all of them are kept, whatever it was."""
     extended_to_s: float | None
@@ -59,7 +62,8 @@ class StepTimes:
 
     @property
     def notes(self) -> dict[str, str]:
-        state = "settled after" if self.is_settled else UNSETTLED
+        states = {True: "settled after", False: UNSETTLED, None: "out of time after"}
+        state = states[self.is_settled]
         notes = {
             "stopped_by": self.stopped_by,
             "steady_state": self.steady_state,
@@ -113,11 +117,11 @@ def time_steps(
     warmup, is_settled = _warm_up(step, clock, timing.max_time_s, agree)
     steps: list[float] = []
     stopped_by: StoppedBy | None = None
+    chunk = agree(_chunk_length(warmup, clock))
     window = _Window(timing, agree)
     with watch or nullcontext():
         while stopped_by is None:
-            count = agree(_chunk_length(steps or warmup, clock))
-            steps += clock(step, min(count, timing.max_steps - len(steps)))
+            steps += clock(step, min(chunk, timing.max_steps - len(steps)))
             stopped_by = window.reason_to_stop(steps)
     return StepTimes(
         warmup=tuple(warmup),
@@ -160,9 +164,13 @@ class _Window:
         return True
 
     def _is_known(self, steps: Sequence[float]) -> bool:
-        """Whether the median is known on every rank, and means something."""
-        is_wide = self._agree(not _is_narrow(steps, self._timing.target))
-        return not is_wide and self.state(steps) == "flat"
+        """Whether the median is known on every rank, and means something.
+
+        A very short window is not: what the machine does meanwhile could not be told.
+        """
+        is_short = sum(steps) < min(MIN_WINDOW_S, self._timing.max_time_s)
+        is_wide = is_short or not _is_narrow(steps, self._timing.target)
+        return not self._agree(is_wide) and self.state(steps) == "flat"
 
     def _extend(self, steps: Sequence[float]) -> bool:
         """Give steps that still drift as long again; once."""
@@ -178,16 +186,16 @@ class _Window:
 
 def _warm_up(
     step: Step, clock: Clock, max_time_s: float, agree: Agree
-) -> tuple[list[float], bool]:
+) -> tuple[list[float], bool | None]:
     times = clock(step, 1)
     # From here on: compiling alone may take longer, and says nothing about the speed.
     deadline = time.perf_counter() + max_time_s
     while True:
-        if agree(_is_steady(times)):
+        if not agree(not _is_steady(times)):  # on every rank
             return times, True
         is_over = len(times) >= MAX_WARMUP_STEPS or time.perf_counter() > deadline
         if agree(is_over):
-            return times, False
+            return times, False if len(times) > 2 * WINDOW else None
         times += clock(step, 1)
 
 

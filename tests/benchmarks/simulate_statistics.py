@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python tests/benchmarks/simulate_statistics.py
 
 Prints Markdown tables: coverage and false verdicts of comparisons beside the usual
-ways, the power of the proposed number of trials, the interval of the median inside
+ways, the power of the proposed number of trials, what `compare --extend` ends in,
+the interval of the median inside
 one trial, and what is said about steady and unsteady steps. It takes some minutes on
 one core and measures no time, so other work may run beside it.
 
@@ -27,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
+from tlbench.reports.extension import MOST_REPEATS
 from tlbench.statistics import (
     EQUIVALENCE_BAND,
     GATE_LEVEL,
@@ -34,6 +36,7 @@ from tlbench.statistics import (
     NOISE_FLOOR,
     SteadyState,
     proposed_trials,
+    repeats_to_settle,
     steady_state,
     step_interval,
 )
@@ -56,6 +59,7 @@ SPIKES = (2.0, 6.0)
 """A spike lasts so many times longer, at least and at most."""
 PILOT = 5
 SHIFT = 0.05
+SHIFTS = (SHIFT, NOISE_FLOOR, 0.0)
 MOST_TRIALS = 150
 """Trials a side that are drawn; a proposal of more counts as not found."""
 RESAMPLES = 1000
@@ -81,6 +85,16 @@ POWER = (
     "right trials",
     "median proposal",
     "proposal / right",
+    "1 % shift called better",
+    "false verdicts",
+)
+EXTENDED = (
+    *KIND[:2],
+    "5 % shift found",
+    "5 % shift denied",
+    "right trials",
+    "median trials",
+    "median / right",
     "1 % shift called better",
     "false verdicts",
 )
@@ -329,7 +343,7 @@ def power_cells(rng: np.random.Generator, experiments: int) -> Iterator[list[str
         median = float(np.median(proposals))
         found, small, false = (
             _two_stage(cell, base, other + math.log1p(shift), proposals)
-            for shift in (SHIFT, NOISE_FLOOR, 0.0)
+            for shift in SHIFTS
         )
         yield [
             *cell.columns,
@@ -344,11 +358,11 @@ def power_cells(rng: np.random.Generator, experiments: int) -> Iterator[list[str
 
 
 def _medians_of_trials(
-    rng: np.random.Generator, cell: Cell, experiments: int
+    rng: np.random.Generator, cell: Cell, experiments: int, trials: int = MOST_TRIALS
 ) -> tuple[Array, Array]:
-    """Medians of two sides, [E, MOST_TRIALS] each; a pool serves for their steps."""
+    """Medians of two sides, [E, T] each; a pool serves for their steps."""
     pool = np.median(steps_of_trials(rng, cell, (200_000, STEPS)), axis=1)
-    levels = levels_of_trials(rng, cell, experiments, MOST_TRIALS)
+    levels = levels_of_trials(rng, cell, experiments, trials)
     medians = levels + rng.choice(pool, size=levels.shape)
     return medians[..., 0], medians[..., 1]
 
@@ -394,6 +408,63 @@ def _two_stage(
         sides = base[rows, :trials], other[rows, :trials]
         found += int(is_apart(*interval(*sides, GATE_LEVEL)).sum())
     return found / len(base)
+
+
+def extended_cells(rng: np.random.Generator, experiments: int) -> Iterator[list[str]]:
+    """As `compare --extend` does it: a pilot, a verdict, and more if that is open."""
+    drifts: tuple[Drift, ...] = ("none", "linear")
+    for correlation, drift in product(CORRELATIONS, drifts):
+        cell = Cell(correlation, drift)
+        rows: list[Array] = []
+        spreads: list[float] = []
+        for size in _chunks(experiments, 1000):
+            base, other = _medians_of_trials(rng, cell, size, PILOT + MOST_REPEATS)
+            spreads.append(float((other - base).std()))
+            rows.append(
+                np.array([_extended(base, other + math.log1p(s)) for s in SHIFTS])
+            )
+        right = _right_trials(float(np.mean(spreads)), 1)
+        found, small, none = np.concatenate(rows, axis=2)  # [sign or trials, E]
+        median = float(np.median(found[1]))
+        yield [
+            *cell.columns[:2],
+            percent((found[0] == 1).mean()),
+            percent((np.isin(found[0], (-1, 2))).mean(), 2),
+            str(right),
+            f"{median:g}",
+            f"{median / right:.2f}",
+            percent((small[0] == 1).mean(), 2),
+            percent((np.abs(none[0]) == 1).mean(), 2),
+        ]
+
+
+def _extended(base: Array, other: Array) -> Array:
+    """What each experiment ends in, and after how many trials a side: [2, E].
+
+    1 and -1: above and below; 2: equivalent; 0: open.
+    """
+    ends = _ends(base[:, :PILOT], other[:, :PILOT])
+    trials = np.full(len(base), PILOT)
+    for row in np.flatnonzero(ends == 0):
+        ours, theirs = (
+            dict(enumerate(np.exp(side[row, :PILOT]).tolist()))
+            for side in (base, other)
+        )
+        repeats = repeats_to_settle(ours, theirs)
+        if repeats is not None and repeats <= MOST_REPEATS:
+            trials[row] += repeats
+    for count in np.unique(trials[trials > PILOT]):
+        rows = trials == count
+        ends[rows] = _ends(base[rows, :count], other[rows, :count])
+    return np.array([ends, trials])
+
+
+def _ends(base: Array, other: Array) -> NDArray[np.int64]:
+    low, high = paired_interval(base, other, GATE_LEVEL)
+    band = math.log1p(EQUIVALENCE_BAND)
+    sides = np.where(is_apart(low, high), np.sign(low), 0)
+    ends: NDArray[np.int64] = np.where((-band <= low) & (high <= band), 2, sides)
+    return ends.astype(np.int64)
 
 
 def step_interval_cells(
@@ -493,6 +564,8 @@ def main() -> None:
     table("Power", POWER, power_cells(rng, experiments))
     table("Inside one trial", INSIDE, step_interval_cells(rng, experiments))
     table("Steady state", STEADY, steady_state_cells(rng, experiments))
+    afresh = np.random.default_rng(arguments.seed)
+    table("As compare --extend does it", EXTENDED, extended_cells(afresh, experiments))
 
 
 if __name__ == "__main__":

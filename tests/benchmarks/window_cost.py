@@ -2,10 +2,10 @@
 
 Four sides take turns over the same steps: a bare loop; `host_clock`; the whole window,
 with a look at the interval whenever the steps have become a quarter more; and the
-window with telemetry, whose thread samples at its usual rate. The steps are empty ones (for
-the cost itself), ones that end 10 ms after they began by the clock, and ones of fixed
-work in Python that take about 10 ms: these hold Python's lock, as a step on a GPU does
-not, and so feel a thread beside them most.
+window with telemetry, whose thread samples at its usual rate. The steps are empty ones
+(for the cost itself), ones that end 10 ms after they began by the clock, and ones of
+fixed work in Python that take about 10 ms: these hold Python's lock, as a step on a GPU
+does not, and so feel a thread beside them most.
 
 Without a GPU the stand-in for NVIDIA's library answers that the tests use; it answers
 faster than a driver does.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from support.report_run import MACHINE
 from tlbench.db.store import ResultStore
@@ -38,20 +38,22 @@ class StoredRuns:
     def add(
         self,
         *measured: tuple[Case, Sequence[Values]],
-        machine: Machine = MACHINE,
+        machine: Machine | None = MACHINE,
         validity: Mapping[int, Validity] | None = None,
         failed: Mapping[int, Status] | None = None,
         wall_time_s: float = 3.0,
+        ended: Literal["finished", "interrupted", "failed"] = "finished",
         **changes: Any,
     ) -> int:
         """One run; trial number r of a case stands in block r.
 
         Args:
             *measured: Each case with the metrics of its trials.
-            machine: Where all of them ran.
+            machine: Where all of them ran; None: no process of any came up.
             validity: Of the trials at these positions.
             failed: How those at these positions ended instead.
             wall_time_s: What each trial took.
+            ended: How the run did.
             **changes: Fields of the suite.
         """
         suite = Suite(
@@ -90,5 +92,5 @@ class StoredRuns:
                 wall_time_s=wall_time_s,
                 command="",
             )
-        self.store.end_run(run_id, "finished")
+        self.store.end_run(run_id, ended)
         return run_id

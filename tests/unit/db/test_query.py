@@ -226,13 +226,18 @@ class TestQuery:
         self, store: ResultStore, begin: Begin, add: Add, case: Case
     ) -> None:
         run_id = begin(store)
-        machines = (CPU_NODE, GPU_NODE, replace(CPU_NODE, hostname="node3"), None)
+        machines = (
+            *(CPU_NODE, GPU_NODE, replace(CPU_NODE, hostname="node3"), None),
+            replace(GPU_NODE, gpu_count=8),
+        )
         for position, machine in enumerate(machines):
             result = TrialResult("ok", machine=machine)
             add(store, run_id, position, result=result, wall_time_s=float(position))
         with store.session() as session:
             found = query.case_wall_times(session, [case.identity], machine=CPU_NODE)
+            of_gpu = query.case_wall_times(session, [case.identity], machine=GPU_NODE)
         assert found == {case.identity: [2.0, 0.0]}
+        assert of_gpu == {case.identity: [4.0, 1.0]}  # a worker sees one of several
 
     def test_calibration_has_the_newest_value_of_each_name(
         self, store: ResultStore

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tlbench.budget import Budget, parse_budget
+from tlbench.errors import TlbenchError
 from tlbench.plan import order_trials
 from tlbench.result import Metric, Status, TrialResult
 from tlbench.suites.names import parse_model
@@ -25,6 +26,7 @@ PLAIN = case("ViT-Ti/16")
 CALM, WILD = case("ViT-Ti/16+TL8@6"), case("ViT-Ti/16+TL16@6")
 ALONE = case("ViT-S/16")
 PAIRS = [(PLAIN, CALM), (PLAIN, WILD)]
+ALL_OOM: dict[Case, Status] = {PLAIN: "oom", ALONE: "oom"}
 
 
 @dataclass
@@ -153,7 +155,7 @@ def test_the_repeats_of_the_suite_are_no_limit() -> None:
     assert simulation.counts[ALONE] == 20
 
 
-@pytest.mark.parametrize("budget_s", [1.0, 7.5, 20.0, 61.0])
+@pytest.mark.parametrize("budget_s", [2.0, 7.5, 20.0, 61.0])
 def test_no_trial_begins_that_would_not_end_inside(budget_s: float) -> None:
     takes = {PLAIN: 3.0, CALM: 2.0, WILD: 5.0}
     simulation = Simulation(dict.fromkeys(takes, 0.05), takes)
@@ -187,8 +189,51 @@ def test_a_case_that_fails_is_not_tried_forever() -> None:
         {PLAIN: 0.05, CALM: 0.05, WILD: 0.05}, statuses={WILD: "oom"}
     )
     simulation.run(300)
-    assert simulation.counts[WILD] == 2
+    assert simulation.counts[WILD] == 1
     assert simulation.counts[CALM] > 10
+
+
+def test_what_failed_is_named_and_has_no_narrow_interval() -> None:
+    simulation = Simulation(
+        {PLAIN: 1e-4, CALM: 1e-4, WILD: 1e-4}, statuses={WILD: "oom"}
+    )
+    budget = simulation.run(300)
+    assert budget.ended_by == "targets"
+    told = budget.describe()
+    assert told.startswith("every interval of what did not fail is narrow enough after")
+    assert told.endswith("; no more trials of infer ViT-Ti/16+TL16@6 (oom)")
+
+
+def test_a_run_that_only_failed_says_so() -> None:
+    simulation = Simulation({PLAIN: 0.05, ALONE: 0.05}, statuses=ALL_OOM)
+    budget = simulation.run(300, pairs=[])
+    assert len(simulation.ran) == 2
+    assert budget.summary()["ended_by"] == "failures"
+    assert "narrow enough" not in budget.describe()
+    assert budget.describe().startswith("nothing is left to repeat after 6.00 s of")
+
+
+def test_what_is_left_of_a_failed_comparison_gets_blocks_of_its_own() -> None:
+    simulation = Simulation({PLAIN: 0.05, CALM: 0.05}, statuses={PLAIN: "oom"})
+    simulation.run(60, pairs=[(PLAIN, CALM)])
+    assert simulation.counts == {PLAIN: 1, CALM: 19}
+
+
+def test_a_skipped_trial_says_nothing_of_how_long_others_take() -> None:
+    """It is over at once, whatever its forecast was."""
+    long = case("ViT-L/16")
+    takes = {PLAIN: 1e-5, ALONE: 1e-5, long: 100.0}
+    simulation = Simulation(
+        dict.fromkeys(takes, 0.05), takes, dict.fromkeys((PLAIN, ALONE), "skipped")
+    )
+    simulation.run(50, pairs=[], expected_s=lambda c: 100.0 if c is long else 10.0)
+    assert simulation.counts[long] == 0
+
+
+def test_a_budget_in_which_nothing_begins_names_the_shortest_trial() -> None:
+    simulation = Simulation({PLAIN: 0.05, ALONE: 0.05})
+    with pytest.raises(TlbenchError, match=r"shortest, infer ViT-S/16, takes about 2"):
+        simulation.run(1.5, [], expected_s=lambda c: 2.0 if c is ALONE else 3.0)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import math
 import random
 import statistics
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -38,9 +39,11 @@ from tlbench.plan import matmul_flops_per_s
 from tlbench.rank import DeviceKind, Rank
 from tlbench.result import Metric, TrialResult
 from tlbench.statistics import NOISE_FLOOR
-from tlbench.suites.spec import Trial
+from tlbench.suites.names import parse_model
+from tlbench.suites.spec import Case, Trial
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
+ON_ANY = Case(model=parse_model("ViT-Ti/16"), mode="infer")
 
 
 def floor_of(throughputs: list[float]) -> dict[str, float]:
@@ -165,13 +168,26 @@ def test_comparisons_take_the_measured_floor_within_bounds(
     value = Metric(FLOOR, measured, None if measured is not None else "none")
     store.add_calibration(MACHINE, [value], NOW)
     with store.session() as session:
-        assert noise_floor(session, MACHINE) == used
+        assert noise_floor(session, MACHINE, ON_ANY) == used
 
 
 def test_without_a_calibration_the_usual_floor_holds(store: ResultStore) -> None:
     with store.session() as session:
-        assert noise_floor(session, MACHINE) == NOISE_FLOOR
-        assert noise_floor(session, None) == NOISE_FLOOR
+        assert noise_floor(session, MACHINE, ON_ANY) == NOISE_FLOOR
+        assert noise_floor(session, None, ON_ANY) == NOISE_FLOOR
+
+
+def test_the_floor_of_a_gpu_is_not_that_of_the_cpu_beside_it(
+    store: ResultStore,
+) -> None:
+    gpu = replace(MACHINE, gpu_name="NVIDIA L4", gpu_count=1)
+    on_cpu = ON_ANY.model_copy(update={"device": "cpu"})
+    for machine, floor in ((gpu, 0.03), (MACHINE, 0.04)):
+        store.add_calibration(machine, [Metric(FLOOR, floor)], NOW)
+    with store.session() as session:
+        assert noise_floor(session, gpu, ON_ANY) == 0.03
+        assert noise_floor(session, gpu, on_cpu) == NOISE_FLOOR
+        assert noise_floor(session, MACHINE, on_cpu) == 0.04
 
 
 def test_a_later_calibration_replaces_the_floor(store: ResultStore) -> None:

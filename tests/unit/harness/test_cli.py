@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from support import stored_runs
 from tlbench import cli
 from tlbench.cli import app, main
 from tlbench.db.store import ResultStore
+from tlbench.machine import fingerprint
 from tlbench.models import cost, reference
 from tlbench.reports.verdicts import TIMES
 from tlbench.result import Artifact, Metric, TrialResult
@@ -338,11 +340,28 @@ def test_unknown_scale_is_wrong_usage_and_starts_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_plan_takes_times_from_the_database(call: Any, db: str, tmp_path: Path) -> None:
-    suite = tmp_path / "two.yaml"
-    suite.write_text("models: [ViT-Ti/16, ViT-S/16]\nmode: infer\n")
-    known, unknown = json.loads(call("plan", str(suite), "--db", db, "--json").out)
-    assert (known["trial_time_s"], known["time_source"]) == (4.0, "history")
+def test_plan_takes_times_of_this_hardware_from_the_database(
+    call: Any, db: str, tmp_path: Path
+) -> None:
+    text = "models: [ViT-Ti/16, ViT-S/16]\nmode: infer\n"
+    (tmp_path / "two.yaml").write_text(text)
+    suite, here = load_suite("two.yaml", text), fingerprint()
+    with ResultStore.open(db) as store:
+        run_id = store.begin_run(suite=suite, source="", command="", planned=2)
+        machines = (here, replace(here, cpu_model="Another CPU"))
+        for position, (case, machine) in enumerate(
+            zip(suite.cases, machines, strict=True)
+        ):
+            store.add_trial(
+                run_id,
+                Trial(case, repeat=0, position=position, seed=0),
+                TrialResult("ok", machine=machine),
+                started_at=NOW,
+                wall_time_s=7.0,
+                command="",
+            )
+    known, unknown = json.loads(call("plan", "two.yaml", "--db", db, "--json").out)
+    assert (known["trial_time_s"], known["time_source"]) == (7.0, "history")
     assert unknown["time_source"] == "estimate"
 
 
@@ -598,6 +617,35 @@ def test_a_comparison_that_makes_no_sense_is_refused(
     assert message in " ".join(ended.err.replace("│", " ").split())
 
 
+def test_a_case_that_a_whole_run_lacks_ends_with_the_gates_code(
+    call: Any, tmp_path: Path
+) -> None:
+    location, plain = str(tmp_path / "gate.db"), stored_runs.case("ViT-Ti/16")
+    steady = stored_runs.speeds(100, 100.1, 99.9)
+    with ResultStore.open(location, create=True) as store:
+        runs = stored_runs.StoredRuns(store)
+        runs.add((plain, steady), (stored_runs.case("ViT-Ti/16+TL8@6"), steady))
+        runs.add((plain, steady))
+    sides = ("compare", "1", "2", "--db", location)
+    assert call(*sides).code == 0
+    ended = call(*sides, "--fail-on", "worse")
+    assert ended.code == 4
+    assert "only in A: infer ViT-Ti/16+TL8@6" in ended.out
+
+
+def test_what_cannot_be_extended_is_told_first_all_the_same(
+    call: Any, two_models: str
+) -> None:
+    """Its trials ran on another machine than this."""
+    sides = ("compare", "model=ViT-Ti/16", "model~TL", "--db", two_models)
+    ended = call(*sides, "--extend", "--json", "--junit", "junit.xml")
+    assert (ended.code, ended.out) == (1, "")
+    told, _, refusal = ended.err.partition("error: --extend: ")
+    assert "inconclusive" in told
+    assert "ran on another machine than this" in refusal
+    assert Path("junit.xml").exists()
+
+
 @pytest.mark.parametrize("budget", ["20", "0s", "soon"])
 def test_a_budget_without_sense_starts_nothing(
     call: Any, tmp_path: Path, budget: str
@@ -606,6 +654,18 @@ def test_a_budget_without_sense_starts_nothing(
     assert ended.code == 2
     assert "would be right" in " ".join(ended.err.replace("│", " ").split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_budget_in_which_nothing_begins_is_an_error(call: Any) -> None:
+    """Before Ray is started, of which stderr would tell."""
+    ended = call("run", "smoke", "--budget", "1s", "--json")
+    assert (ended.code, ended.out) == (1, "")
+    (line,) = ended.err.splitlines()
+    assert re.fullmatch(
+        r"error: a budget of 1\.00 s pays for no trial: the shortest, infer mini\S*,"
+        r" takes about \d\.\d\d s",
+        line,
+    )
 
 
 def test_a_database_of_today_needs_no_upgrade(call: Any, db: str) -> None:

@@ -90,7 +90,6 @@ def test_mfu_is_the_rate_of_operations_over_the_published_peak(
     [
         (CPU, {}),
         (UNLISTED, {}),
-        (A100, {"device": "cpu"}),  # there is a GPU, and the case does not use it
         (CPU, {"parallelism": {"world_size": 2}, "mode": "train"}),  # share one node
     ],
 )
@@ -101,6 +100,19 @@ def test_mfu_is_held_against_the_measured_ceiling_where_no_peak_is_known(
     operations = TRAIN_GFLOPS if settings.get("mode") == "train" else GFLOPS
     assert mfu(found).value == pytest.approx(operations * 0.25 / 5e10)
     assert found.notes[MFU_AGAINST] == "this machine's measured fp32 matmul ceiling"
+
+
+@pytest.mark.parametrize("machine", [A100, UNLISTED])
+def test_what_was_measured_of_a_gpu_is_no_ceiling_of_the_cpu_beside_it(
+    machine: Machine,
+) -> None:
+    """Neither is its published peak."""
+    found = mfu(with_mfu(case(device="cpu"), result(machine, 0.25), MEASURED))
+    assert found.value is None
+    assert found.reason == (
+        "`tlbench calibrate` measures the GPU of this machine, and no peak of its CPU"
+        " is known"
+    )
 
 
 def test_ceiling_of_a_cpu_is_that_of_each_node() -> None:

@@ -338,5 +338,25 @@ def test_a_calibrated_speed_comes_before_the_guessed_one() -> None:
     assert item.trial_time_s == pytest.approx(3 + (1 + 0.1) + 2 + 4)
 
 
+def test_the_speed_of_a_gpu_is_not_that_of_a_case_on_the_cpu_beside_it() -> None:
+    cases = tuple(
+        Case(model=parse_model("ViT-B/16"), mode="infer", device=device)
+        for device in ("cpu", "auto")
+    )
+    suite = Suite(name="two", cases=cases, repeats={"infer": 1})
+    gpu = replace(MACHINE, gpu_name="NVIDIA L4", gpu_count=1)
+    measured = {"matmul_fp32_flops_per_s": 100 * SPEED}
+    on_cpu, on_gpu = forecast(suite, {}, SPEED, measured, gpu)
+    assert on_cpu.trial_time_s == forecast(suite, {}, SPEED)[0].trial_time_s
+    assert on_gpu.trial_time_s < on_cpu.trial_time_s
+
+
+def test_a_precision_that_was_not_calibrated_is_as_fast_as_fp32() -> None:
+    case = Case(model=parse_model("ViT-B/16"), mode="infer", precision="bf16")
+    suite = Suite(name="one", cases=(case,), repeats={"infer": 1})
+    measured = {"matmul_fp32_flops_per_s": 3 * SPEED, "matmul_bf16_flops_per_s": None}
+    assert forecast(suite, {}, SPEED, measured) == forecast(suite, {}, 3 * SPEED)
+
+
 def test_the_speed_of_a_matmul_is_one() -> None:
     assert 1e8 < matmul_flops_per_s() < 1e14

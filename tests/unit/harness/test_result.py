@@ -1,5 +1,7 @@
 """One result of those of all ranks: the slowest and the fullest stand for the job."""
 
+from dataclasses import replace
+
 import pytest
 
 from tlbench.result import (
@@ -40,12 +42,38 @@ def test_throughput_is_samples_over_the_median_step() -> None:
     assert job_value(combined, "throughput_per_device_samples_per_s") == 8 / 0.2
 
 
+EXCHANGES = Metric("communication_fraction", None, "not looked for")
+"""What ranks measure that exchange data in their steps."""
+
+
 def test_each_step_of_the_job_takes_as_long_as_the_slowest_rank() -> None:
-    ranks = [rank_result((0.1, 0.5, 0.2)), rank_result((0.3, 0.4, 0.2))]
+    ranks = [
+        rank_result((0.1, 0.5, 0.2), EXCHANGES),
+        rank_result((0.3, 0.4, 0.2), EXCHANGES),
+    ]
     combined = combine_ranks(ranks, batch_size=12)
     assert Series("step_time_s", (0.3, 0.5, 0.2)) in combined.series
     assert job_value(combined, "throughput_samples_per_s") == 12 / 0.3
     assert job_value(combined, "throughput_per_device_samples_per_s") == 12 / 0.3 / 2
+
+
+def test_steps_without_an_exchange_are_those_of_the_slowest_rank() -> None:
+    # The largest of each pair would have a median of 0.4, which neither rank needs.
+    ranks = [rank_result((0.1, 0.5, 0.2)), rank_result((0.3, 0.4, 0.3))]
+    combined = combine_ranks(ranks, batch_size=12)
+    assert Series("step_time_s", (0.3, 0.4, 0.3)) in combined.series
+    assert job_value(combined, "throughput_samples_per_s") == 12 / 0.3
+
+
+def test_ranks_say_what_throttled_their_own_devices() -> None:
+    ranks = [
+        replace(rank_result((0.1,)), notes=notes)
+        for notes in ({"stopped_by": "interval"}, {"throttled_by": "power cap"})
+    ]
+    assert combine_ranks(ranks, batch_size=2).notes == {
+        "stopped_by": "interval",
+        "throttled_by": "rank 1: power cap",
+    }
 
 
 def test_the_steps_of_the_job_tell_their_interval_percentiles_and_outliers() -> None:

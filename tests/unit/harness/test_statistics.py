@@ -15,6 +15,7 @@ from scipy import stats
 
 from tlbench.statistics import (
     SPREAD_LIMIT,
+    compare_counts,
     compare_difference,
     compare_ratio,
     holm,
@@ -24,6 +25,7 @@ from tlbench.statistics import (
     outliers,
     percentile,
     proposed_trials,
+    repeats_to_settle,
     steady_state,
     step_interval,
 )
@@ -447,6 +449,49 @@ def test_no_number_of_trials_is_proposed_for_a_shift_within_the_floor() -> None:
     assert (
         proposed_trials(base, other, shift=0.010001) is None
     )  # more than ten thousand
+
+
+@pytest.mark.parametrize(("first_block", "freedom", "at_hand"), [(0, 3, 4), (4, 6, 0)])
+def test_repeats_that_settle_are_the_fewest_pairs_that_do(
+    first_block: int, freedom: int, at_hand: int
+) -> None:
+    """Trials that are not paired have no part in them, but their spread is known."""
+    ours = 0.05 * np.array([1, -1, 1, -1])
+    theirs = 0.05 * np.array([1, 1, -1, -1]) + 0.06  # not correlated with ours
+    variance = np.var(ours, ddof=1) + np.var(theirs, ddof=1)
+    limit = math.sqrt(freedom * variance / stats.chi2.ppf(1 - SPREAD_LIMIT, freedom))
+    distance = 0.06 - math.log(1.01)
+
+    def power(pairs: int) -> float:
+        away = distance * math.sqrt(pairs) / limit
+        reach = stats.t.ppf(0.995, pairs - 1)
+        return float(stats.nct.sf(reach, pairs - 1, away))
+
+    base = dict(enumerate(np.exp(ours)))
+    other = dict(enumerate(np.exp(theirs), start=first_block))
+    repeats = repeats_to_settle(base, other)
+    assert repeats is not None
+    assert power(at_hand + repeats - 1) < 0.9 <= power(at_hand + repeats)
+
+
+@pytest.mark.parametrize("other", [{0: 1.0}, {}, {5: 1.0}])
+def test_nothing_settles_what_has_no_spread(other: dict[int, float]) -> None:
+    assert repeats_to_settle({0: 1.0, 1: 1.1}, other) is None
+
+
+@pytest.mark.parametrize(
+    ("other", "verdict"), [(10.0, "equivalent"), (11.0, "worse"), (9.0, "better")]
+)
+def test_counts_have_no_error(other: float, verdict: str) -> None:
+    ratio = compare_counts(10.0, other, "lower")
+    assert ratio.value is not None
+    assert ratio.interval == (ratio.value, ratio.value) == (other / 10, other / 10)
+    assert (ratio.verdict, ratio.method, ratio.p_value) == (verdict, "counted", None)
+
+
+def test_counts_that_differ_by_rounding_are_the_same() -> None:
+    assert compare_counts(0.3, 0.1 + 0.2, "lower").verdict == "equivalent"
+    assert compare_counts(0.0, 0.0, "lower").verdict == "equivalent"
 
 
 def test_proposed_trials_find_the_shift_as_often_as_asked() -> None:

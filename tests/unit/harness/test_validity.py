@@ -7,10 +7,10 @@ import pytest
 
 from tlbench.machine import Machine
 from tlbench.result import UNSETTLED, Metric, Series, TrialResult
-from tlbench.statistics import SteadyState
+from tlbench.statistics import SteadyState, step_interval
 from tlbench.suites.names import parse_model
 from tlbench.suites.spec import Case
-from tlbench.validity import STATES, judge
+from tlbench.validity import FEWEST_STEPS, STATES, judge
 
 CPU = Machine(
     hostname="node",
@@ -164,8 +164,8 @@ def test_every_state_but_flat_has_its_words() -> None:
 @pytest.mark.parametrize(
     ("steps", "min_steps", "validity", "doubt"),
     [
-        (6, 6, "valid", None),
-        (5, 5, "suspect", "5 steps were timed; their median has an interval from 6 on"),
+        (10, 6, "valid", None),
+        (9, 6, "suspect", "9 steps are too few for an interval of their median"),
         (9, 10, "invalid", "9 steps were timed, and 10 asked for"),
         (3, 4, "invalid", "3 steps were timed, and 4 asked for"),
     ],
@@ -178,6 +178,12 @@ def test_too_few_steps(
     assert judge(timed, result(steps=steps)) == (validity, doubts)
 
 
+def test_steps_are_too_few_where_their_median_has_no_interval() -> None:
+    alternating = [1.0 + 0.01 * (number % 2) for number in range(FEWEST_STEPS)]
+    assert step_interval(alternating) is not None
+    assert step_interval(alternating[1:]) is None
+
+
 def test_the_worst_doubt_decides_and_all_are_said() -> None:
     found, doubts = judge(
         case(), result(foreign_cpu_fraction=0.5, steal_fraction=0.03, steps=10)
@@ -186,12 +192,9 @@ def test_the_worst_doubt_decides_and_all_are_said() -> None:
     assert len(doubts) == 2
 
 
-def test_training_to_accuracy_is_judged_without_steps() -> None:
-    assert judge(case("fit"), TrialResult("ok", machine=CPU)) == ("valid", ())
-
-
 @pytest.mark.parametrize(
-    ("mode", "status"), [("profile", "ok"), ("infer", "oom"), ("train", "skipped")]
+    ("mode", "status"),
+    [("profile", "ok"), ("fit", "ok"), ("infer", "oom"), ("train", "skipped")],
 )
 def test_what_was_never_timed_has_no_verdict(mode: str, status: Any) -> None:
     reason = None if status == "ok" else "a reason"

@@ -3,7 +3,8 @@ import statistics
 import pytest
 
 from support.report_run import RunBuilder, model, timed, trained
-from tlbench.reports.cases import describe_setting, gather
+from tlbench.reports.cases import Floors, describe_setting, gather
+from tlbench.statistics import NOISE_FLOOR
 from tlbench.suites.spec import Case, Parallelism
 
 
@@ -55,6 +56,19 @@ def test_the_same_case_on_two_machines_is_told_apart(run: RunBuilder) -> None:
     run.add(case, timed([50.0], 1e9), machine_id=2)
     labels = [case.label for case in gather([run.record], run.trials)]
     assert labels == ["ViT-tiny, machine 1", "ViT-tiny, machine 2"]
+
+
+def test_a_noise_floor_is_that_of_the_device_that_the_case_asks_for(
+    run: RunBuilder,
+) -> None:
+    for device in ("auto", "cpu"):
+        asked = Case.model_validate(
+            {"model": model(), "mode": "infer", "device": device}
+        )
+        run.add(asked, timed([100.0], 1e9))
+    floors: Floors = {(1, "auto"): 0.03, (2, "cpu"): 0.04}
+    found = gather([run.record], run.trials, floors)
+    assert [case.floor for case in found] == [0.03, NOISE_FLOOR]
 
 
 def test_settings_that_differ_between_runs_only_are_not_in_a_label(

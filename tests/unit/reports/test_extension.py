@@ -14,15 +14,14 @@ from support.stored_runs import StoredRuns, case, speeds
 from tlbench.db.store import ResultStore
 from tlbench.errors import ReportError
 from tlbench.machine import Machine
-from tlbench.reports.extension import plan_extension
+from tlbench.reports.extension import Extension, plan_extension
 from tlbench.reports.gate import Answer, Question, compare
 from tlbench.reports.selection import parse_selection
-from tlbench.suites.spec import Suite, Trial
 
 PLAIN, LEARNED = case(), case("ViT-Ti/16+TL8@6")
 NOISY, SHIFTED = (100.0, 120.0, 90.0), (120.0, 112.0, 105.0)
 SETTLED = speeds(200.0, 240.0, 180.0)
-Plan = Callable[..., tuple[Suite, list[Trial]]]
+Plan = Callable[..., Extension]
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def plan(store: ResultStore) -> Plan:
         here: Machine = MACHINE,
         release: str = version("tlbench"),
         **question: Any,
-    ) -> tuple[Suite, list[Trial]]:
+    ) -> Extension:
         return plan_extension(answer(store, a, b, **question), here, release)
 
     return plan
@@ -66,7 +65,8 @@ def test_both_sides_stand_in_every_block_and_repeats_go_on(
     (judgement,) = answer(store, "model=ViT-Ti/16", "model~TL").judgements
     assert judgement.proposal is not None
     more = judgement.proposal.repeats
-    suite, trials = plan()
+    extension = plan()
+    suite, trials = extension.suite, extension.trials
     assert (suite.seed, suite.trial_timeout_s) == (40, 9)
     assert len(trials) == 2 * more
     assert [trial.position for trial in trials] == list(range(2 * more))
@@ -91,8 +91,7 @@ def test_only_what_is_open_is_extended_each_as_long_as_it_takes(
         j.other.case: j.proposal.repeats for j in found.judgements if j.proposal
     }
     assert set(proposed) == {LEARNED, other}
-    _, trials = plan()
-    counts = Counter(trial.case for trial in trials)
+    counts = Counter(trial.case for trial in plan().trials)
     assert counts == {**proposed, PLAIN: max(proposed.values())}
 
 
@@ -120,7 +119,31 @@ def test_what_this_process_does_not_know_is_no_change(
     """The driver has not imported torch, whose libraries the worker knows."""
     there = replace(MACHINE, versions={**MACHINE.versions, "cuda": "13.0"})
     runs.add((PLAIN, speeds(*NOISY)), (LEARNED, speeds(*SHIFTED)), machine=there)
-    assert plan(here=replace(MACHINE, memory_bytes=1))[1]
+    assert plan(here=replace(MACHINE, memory_bytes=1)).trials
+
+
+def test_a_worker_sees_fewer_gpus_than_the_driver(runs: StoredRuns, plan: Plan) -> None:
+    there = replace(MACHINE, gpu_name="NVIDIA H100", gpu_count=1)
+    runs.add((PLAIN, speeds(*NOISY)), (LEARNED, speeds(*SHIFTED)), machine=there)
+    assert plan(here=replace(there, gpu_count=8)).trials
+
+
+def test_what_cannot_be_extended_keeps_nothing_else_from_it(
+    runs: StoredRuns, plan: Plan
+) -> None:
+    """Two comparisons are open; one has batches that each run finds for itself."""
+    other = case("ViT-Ti/16+TL16@6", batch_size="max")
+    runs.add(
+        (PLAIN, speeds(*NOISY)),
+        (LEARNED, speeds(*SHIFTED)),
+        (case(batch_size="max"), speeds(*NOISY)),
+        (other, speeds(*SHIFTED)),
+    )
+    extension = plan()
+    assert {trial.case for trial in extension.trials} == {PLAIN, LEARNED}
+    (why,) = extension.refused
+    assert why.startswith("infer ViT-Ti/16+TL16@6")
+    assert "each run finds its own largest batch" in why
 
 
 def test_runs_of_other_software_cannot_be_extended(
@@ -153,5 +176,5 @@ def test_a_builders_file_that_has_changed_is_refused(
 ) -> None:
     runs.add((PLAIN, speeds(*NOISY)), sources={"my.py": "one"})
     runs.add((LEARNED, speeds(*SHIFTED[:2], 150)), sources={"my.py": "two"})
-    with pytest.raises(ReportError, match=r"my\.py is not the same file on both sides"):
+    with pytest.raises(ReportError, match=r"my\.py is not the same file in all runs"):
         plan()

@@ -17,7 +17,7 @@ from tlbench.errors import ReportError
 from tlbench.reports.gate import Answer, Question, compare
 from tlbench.reports.iso import parse_iso
 from tlbench.reports.selection import parse_selection
-from tlbench.statistics import Verdict
+from tlbench.statistics import Verdict, holm
 
 PLAIN, LEARNED = case(), case("ViT-Ti/16+TL8@6")
 POOLED = case("ViT-Ti/16+pool2@6")
@@ -146,6 +146,36 @@ def test_another_machine_with_other_software_is_refused(
     assert ask("1", "2", over=frozenset({"machine", "software"})).judgements
 
 
+@pytest.mark.parametrize("is_of_whole_runs", [True, False])
+def test_a_side_that_no_process_came_up_for_is_lost(
+    runs: StoredRuns, ask: Compare, *, is_of_whole_runs: bool
+) -> None:
+    """Killed, out of time or never started: nothing is known of its place."""
+    runs.add((PLAIN, speeds(*STEADY)))
+    runs.add((PLAIN, speeds(1, 2)), machine=None, failed={0: "timeout", 1: "error"})
+    answer = ask("1", "2") if is_of_whole_runs else ask("run=1,mode=infer", "run=2")
+    (judgement,) = answer.judgements
+    assert judgement.match.differences == {}
+    assert answer.failing(("worse",)) == [judgement]
+
+
+def test_what_never_came_up_counts_to_the_trials_that_did(
+    runs: StoredRuns, ask: Compare
+) -> None:
+    runs.add((PLAIN, speeds(*STEADY)), (LEARNED, scaled(2)))
+    runs.add(
+        (PLAIN, speeds(1)),
+        (LEARNED, speeds(1)),
+        machine=None,
+        failed={0: "error", 1: "error"},
+    )
+    where = "run=1,run=2"
+    (judgement,) = ask(f"model=ViT-Ti/16,{where}", f"model~TL,{where}").judgements
+    assert (judgement.ratio.method, judgement.ratio.n) == ("paired t", 5)
+    assert judgement.other.failures == {"error": 1}
+    assert judgement.other.machine == MACHINE
+
+
 def test_more_memory_makes_no_other_machine(runs: StoredRuns, ask: Compare) -> None:
     runs.add((PLAIN, speeds(*STEADY)))
     runs.add((PLAIN, scaled(1.001)), machine=replace(MACHINE, memory_bytes=1))
@@ -161,6 +191,15 @@ def test_a_side_is_not_compared_with_itself(
     runs.add((PLAIN, speeds(*STEADY)))
     with pytest.raises(ReportError, match="are the same 5 trials; another run"):
         ask(selection, selection)
+
+
+def test_runs_that_overlap_are_refused_by_their_number(
+    runs: StoredRuns, ask: Compare
+) -> None:
+    for _ in range(3):
+        runs.add((PLAIN, speeds(*STEADY)))
+    with pytest.raises(ReportError, match="trials of run 2 are on both sides"):
+        ask("run=1,run=2", "run=2,run=3")
 
 
 def test_a_base_that_is_one_of_several_is_refused(
@@ -258,6 +297,64 @@ def test_a_side_of_invalid_trials_only_says_so(runs: StoredRuns, ask: Compare) -
     )
 
 
+def test_each_comparison_has_its_adjusted_p_value(
+    runs: StoredRuns, ask: Compare
+) -> None:
+    """It is at most 1 - the level exactly where the verdict is better or worse."""
+    noise = np.random.default_rng(1).normal(0, 0.02, (3, 5))
+    others = [case(f"ViT-Ti/16+TL{tokens}@6") for tokens in (2, 4, 8)]
+    sped = [
+        speeds(*(factor * 100 * np.exp(row)))
+        for factor, row in zip((1.03, 1.06, 1.5), noise, strict=True)
+    ]
+    runs.add((PLAIN, speeds(*STEADY)), *zip(others, sped, strict=True))
+    judgements = ask("model=ViT-Ti/16", "model~TL").judgements
+    p_values = [j.ratio.p_value or 0.0 for j in judgements]
+    adjusted = [j.adjusted_p_value for j in judgements]
+    assert adjusted == holm(p_values) != p_values
+    assert [p is not None and p <= 0.05 for p in adjusted] == [
+        j.ratio.verdict == "better" for j in judgements
+    ]
+
+
+@pytest.mark.parametrize(
+    ("metric", "factor", "verdict"),
+    [
+        ("macs", 1.0, "equivalent"),
+        ("macs", 1.000_001, "worse"),
+        ("macs", 0.5, "better"),
+        ("params", 1.001, "worse"),
+    ],
+)
+@pytest.mark.parametrize("trials", [1, 3])
+def test_counts_are_decided_by_themselves(
+    runs: StoredRuns,
+    ask: Compare,
+    metric: str,
+    factor: float,
+    verdict: Verdict,
+    trials: int,
+) -> None:
+    counted = [case(mode="profile"), case("ViT-Ti/16+TL8@6", mode="profile")]
+    runs.add(
+        (counted[0], [{metric: 1e9}] * trials),
+        (counted[1], [{metric: factor * 1e9}] * trials),
+    )
+    answer = ask("model=ViT-Ti/16", "model~TL", metric=metric)
+    (judgement,) = answer.judgements
+    assert (judgement.ratio.method, judgement.ratio.verdict) == ("counted", verdict)
+    assert bool(answer.failing(("worse",))) is (verdict == "worse")
+
+
+def test_a_count_that_was_zero_has_a_verdict_without_a_ratio(
+    runs: StoredRuns, ask: Compare
+) -> None:
+    runs.add((PLAIN, [{"graph_breaks": 0}]), (LEARNED, [{"graph_breaks": 2}]))
+    sides = ("model=ViT-Ti/16", "model~TL")
+    (judgement,) = ask(*sides, metric="graph_breaks").judgements
+    assert (judgement.ratio.verdict, judgement.ratio.value) == ("worse", None)
+
+
 def test_what_is_counted_asks_for_no_repeats(runs: StoredRuns, ask: Compare) -> None:
     counted = [case(mode="profile"), case("ViT-Ti/16+TL8@6", mode="profile")]
     runs.add(*((c, [{"macs": 1e9}]) for c in counted))
@@ -301,6 +398,53 @@ def test_a_side_that_no_longer_runs_stops_any_gate(
     assert answer.failing(()) == []
 
 
+@pytest.mark.parametrize("are_other_cases_measured", [True, False])
+def test_a_side_that_ended_well_without_a_value_is_lost(
+    runs: StoredRuns, ask: Compare, *, are_other_cases_measured: bool
+) -> None:
+    extra = [(POOLED, scaled(2))] if are_other_cases_measured else []
+    unmeasured = [{"loss": 1.0}] * 2
+    runs.add((PLAIN, speeds(*STEADY)), *extra)
+    runs.add((PLAIN, unmeasured), *extra)
+    answer = ask("1", "2")
+    lost = answer.judgements[-1]
+    assert lost.other.model == "ViT-Ti/16"
+    assert answer.failing(("worse",)) == [lost]
+    assert (answer.only_a, answer.unmeasured) == ((), ())
+
+
+def test_what_only_one_mode_measures_is_not_lost(
+    runs: StoredRuns, ask: Compare
+) -> None:
+    fit = case("ViT-Ti/16+TL8@6", mode="fit", data="digits")
+    runs.add((PLAIN, speeds(*STEADY)), (LEARNED, scaled(2)), (fit, [{"loss": 1.0}]))
+    answer = ask("model=ViT-Ti/16", "model~TL")
+    assert [j.other.case for j in answer.judgements] == [LEARNED]
+    assert [side.case for side in answer.unmeasured] == [fit]
+    assert answer.failing(("worse",)) == []
+
+
+def test_a_case_that_a_whole_run_lacks_stops_any_gate(
+    runs: StoredRuns, ask: Compare
+) -> None:
+    """A query chooses its cases; of two runs each should have them all."""
+    runs.add((PLAIN, speeds(*STEADY)), (LEARNED, scaled(2)), (POOLED, speeds(1, 2)))
+    runs.add((PLAIN, speeds(*STEADY)), ended="interrupted")
+    answer = ask("1", "2")
+    assert answer.failing(("worse",)) == []
+    assert [s.case for s in answer.missing(("worse",))] == [LEARNED, POOLED]
+    assert answer.missing(()) == []
+    assert ask("run=1,mode=infer", "2").missing(("worse",)) == []
+
+
+def test_what_failed_in_the_base_too_is_not_missing(
+    runs: StoredRuns, ask: Compare
+) -> None:
+    runs.add((PLAIN, speeds(*STEADY)), (LEARNED, speeds(1)), failed={5: "oom"})
+    runs.add((PLAIN, speeds(*STEADY)))
+    assert ask("1", "2").missing(("worse",)) == []
+
+
 # ---------------------------------------------------------------- what would settle it
 
 
@@ -325,6 +469,32 @@ def test_an_open_comparison_says_what_would_settle_it(
         if stats.t.ppf(0.975, n - 1) * spread / math.sqrt(n) <= allowed
     )
     assert fewest <= proposal.repeats + 4 <= 6 * fewest  # and with a power of 90 %
+
+
+def test_trials_of_two_runs_do_not_count_to_the_pairs_to_come(
+    runs: StoredRuns, ask: Compare
+) -> None:
+    """The new run's pairs take the place of what Welch's test compared."""
+    noise = np.random.default_rng(3).normal(0, 0.05, (2, 8))
+    base, other = (speeds(*(100 * np.exp(row))) for row in noise)
+    runs.add((PLAIN, base))
+    runs.add((LEARNED, other))
+    (apart,) = ask("model=ViT-Ti/16", "model~TL").judgements
+    runs.add((PLAIN, base), (LEARNED, other))
+    (paired,) = ask("model=ViT-Ti/16,run=3", "model~TL,run=3").judgements
+    assert (apart.ratio.method, paired.ratio.method) == ("Welch", "paired t")
+    assert apart.proposal is not None
+    assert paired.proposal is not None
+    logs = np.log([[v["throughput_samples_per_s"] for v in s] for s in (base, other)])
+    spread = math.sqrt(float(logs.var(axis=1, ddof=1).sum()))
+    off = abs(float(np.diff(logs.mean(axis=1))[0]))
+    allowed = max(off - math.log(1.01), math.log(1.02) - off)
+    fewest = next(
+        n
+        for n in range(2, 10_000)
+        if stats.t.ppf(0.975, n - 1) * spread / math.sqrt(n) <= allowed
+    )
+    assert apart.proposal.repeats >= fewest
 
 
 def test_one_trial_a_side_asks_for_an_interval(runs: StoredRuns, ask: Compare) -> None:

@@ -39,6 +39,22 @@ def test_several_ranks_are_held_against_torchrun(run: RunBuilder) -> None:
     assert cost.base.case.stack == "torchrun"
 
 
+def test_a_stack_that_did_not_run_is_no_base(run: RunBuilder) -> None:
+    failed = Case(model=model(), mode="train", stack="torch")
+    run.fail(failed)
+    for stack in ("torchrun", "deepspeed"):
+        add(run, stack, [100.0, 101.0])
+    (cost,) = found(run)
+    assert (cost.base.case.stack, cost.other.case.stack) == ("torchrun", "deepspeed")
+
+
+def test_a_higher_stack_that_did_not_run_keeps_its_row(run: RunBuilder) -> None:
+    add(run, "torch", [100.0, 101.0])
+    run.fail(Case(model=model(), mode="train", stack="deepspeed"))
+    (cost,) = found(run)
+    assert (cost.base.case.stack, cost.ratio.value) == ("torch", None)
+
+
 def test_the_ratio_is_of_the_throughputs_in_the_same_blocks(run: RunBuilder) -> None:
     below, above = [100.0, 120.0, 110.0], [90.0, 111.0, 100.0]
     add(run, "torch", below)

@@ -112,6 +112,50 @@ def test_notes_tell_what_makes_a_verdict_weak(runs: StoredRuns, ask: Ask) -> Non
     )
 
 
+def test_notes_count_what_has_no_partner(runs: StoredRuns, ask: Ask) -> None:
+    runs.add((PLAIN, speeds(*STEADY, 100.0)), (LEARNED, speeds(*STEADY)))
+    (line,) = verdicts.lines(ask())
+    assert "A: 1 without a partner in their block, left out" in line.notes
+
+
+def test_notes_tell_of_batches_that_runs_found_apart(
+    runs: StoredRuns, ask: Ask
+) -> None:
+    for batch in (40, 48):
+        measured = [
+            {"throughput_samples_per_s": v, "max_batch_size": batch} for v in STEADY
+        ]
+        runs.add(
+            (case(batch_size="max"), measured),
+            (case("ViT-Ti/16+TL8@6", batch_size="max"), measured),
+        )
+    (line,) = verdicts.lines(ask("model=ViT-Ti/16,run=1,run=2", "model~TL,run=2"))
+    assert "A: trials at batches of 40 and 48 are taken together" in line.notes
+
+
+def test_a_run_that_did_not_finish_is_introduced_as_such(
+    runs: StoredRuns, ask: Ask
+) -> None:
+    runs.add((PLAIN, speeds(*STEADY)))
+    runs.add((PLAIN, speeds(*STEADY)), ended="interrupted")
+    assert verdicts.introduction(ask("1", "2"))[1:] == [
+        "A: run 1 (made)",
+        "B: run 2 (made, interrupted, 3 of 3 trials)",
+    ]
+
+
+def test_a_case_that_a_whole_run_lacks_is_a_failure(runs: StoredRuns, ask: Ask) -> None:
+    runs.add((PLAIN, speeds(*STEADY)), (LEARNED, speeds(*STEADY)))
+    runs.add((PLAIN, speeds(*STEADY)))
+    answer = ask("1", "2")
+    (suite,) = ElementTree.fromstring(verdicts.junit(answer, ["worse"]))
+    assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
+    assert suite[1].get("name") == "infer ViT-Ti/16+TL8@6"
+    assert suite[1][0].get("message") == "B does not have it"
+    assert verdicts.describe(answer, ["worse"])["missing"] == ["infer ViT-Ti/16+TL8@6"]
+    assert verdicts.describe(answer)["missing"] == []
+
+
 def test_a_side_without_a_value_says_why(runs: StoredRuns, ask: Ask) -> None:
     runs.add((PLAIN, speeds(1)), (LEARNED, speeds(1)), failed={1: "oom"})
     (line,) = verdicts.lines(ask())
@@ -129,6 +173,7 @@ def test_json_has_everything_a_program_asks_for(three: Answer) -> None:
     assert first["ratio"] == pytest.approx(2)
     assert first["a"]["case"] == PLAIN.identity
     assert first["b"]["runs"] == [1]
+    assert first["p_value"] <= first["adjusted_p_value"] <= 0.05
     assert told["comparisons"][2]["more_repeats"] > 0
 
 

@@ -28,7 +28,7 @@ def parse(text: str) -> Suite:
 
 def outline(suite: Suite) -> list[tuple[str, str, int]]:
     """Model, mode and batch of each case."""
-    return [(model_name(c.model), c.mode, c.batch_size) for c in suite.cases]
+    return [(model_name(c.model), c.mode, c.global_batch_size) for c in suite.cases]
 
 
 def mistakes(text: str) -> list[str]:

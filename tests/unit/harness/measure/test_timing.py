@@ -97,7 +97,7 @@ def test_warm_up_that_never_settles_gives_up_and_says_so(
     growing = (0.01 * 1.1**i for i in itertools.count())
     times = run(ScriptedClock(growing), max_time_s=1e4, min_steps=6, max_steps=6)
     assert len(times.warmup) == MAX_WARMUP_STEPS
-    assert not times.is_settled
+    assert times.is_settled is False
     assert times.notes["warmup"] == "did not settle in 60 steps"
 
 
@@ -106,7 +106,8 @@ def test_warm_up_takes_no_longer_than_the_measurement_may(
 ) -> None:
     times = run(ScriptedClock(itertools.repeat(3.0)), max_time_s=5.0)
     assert times.warmup == (3.0, 3.0, 3.0)  # the first has a time of its own
-    assert not times.is_settled
+    assert times.is_settled is None  # so few cannot tell
+    assert times.notes["warmup"] == "out of time after 3 steps"
 
 
 def test_a_long_first_step_leaves_time_to_warm_up(
@@ -154,6 +155,14 @@ def test_a_thousand_steps_are_looked_at_some_twenty_times(
     assert len(times.steps) == 1000
     assert looks[0] == 10
     assert len(looks) <= 22
+
+
+def test_what_is_known_at_once_is_timed_for_half_a_second(
+    run: Callable[..., StepTimes],
+) -> None:
+    times = run(ScriptedClock(noise(0.001, 0.001)))
+    assert times.stopped_by == "interval"
+    assert 0.5 <= sum(times.steps) < 0.5 * timing.GROWTH + timing.CHUNK_TIME_S
 
 
 def test_it_stops_at_max_steps_exactly(run: Callable[..., StepTimes]) -> None:
@@ -225,7 +234,7 @@ def test_short_steps_are_timed_in_chunks_and_long_ones_singly(
 ) -> None:
     short = ScriptedClock(itertools.repeat(timing.CHUNK_TIME_S / 8))
     run(short)
-    assert short.chunks[STEADY_STEPS:] == [8, 8]
+    assert short.chunks[STEADY_STEPS:] == [8] * 5  # half a second
     long = ScriptedClock(itertools.repeat(timing.CHUNK_TIME_S * 2))
     run(long, min_steps=6, max_steps=6)
     assert long.chunks[STEADY_STEPS:] == [1] * 6
