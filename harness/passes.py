@@ -35,6 +35,7 @@ from tlbench.measure.communication import (
 from tlbench.measure.compilation import measure_compilation
 from tlbench.measure.input import data_wait, measure_input
 from tlbench.measure.memory import limited_memory, measure_peak_memory
+from tlbench.measure.precision import DTYPES
 from tlbench.measure.stages import (
     FUSED,
     measure_stages,
@@ -56,12 +57,6 @@ from tlbench.statistics import percentile
 from tlbench.suites.probe import Probe
 from tlbench.suites.spec import Case, Trial
 
-DTYPES = {
-    "fp32": torch.float32,
-    "tf32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
 LATENCY_STEPS = 200
 """Enough for a 99th percentile."""
 

@@ -26,13 +26,13 @@ from tlbench.errors import (
 )
 from tlbench.machine import fingerprint
 from tlbench.measure.memory import keep_freed_memory
+from tlbench.measure.precision import DTYPES, why_unsupported
 from tlbench.measure.telemetry import measure_idle_power
 from tlbench.models import cost
 from tlbench.models.builders import build_whole_model
 from tlbench.models.memory import sample_activation_bytes
 from tlbench.models.vit import attention_kernel
 from tlbench.passes import (
-    DTYPES,
     Findings,
     measure_fit,
     measure_infer,
@@ -129,12 +129,9 @@ def _prepare(case: Case, seed: int, rank: Rank, device: torch.device) -> None:
 
 
 def _check_support(case: Case, device: torch.device) -> None:
-    if device.type == "cpu" and case.precision in ("tf32", "fp16"):
-        raise UnsupportedError(f"precision {case.precision} needs a GPU; this is a CPU")
-    is_old = device.type == "cuda" and torch.cuda.get_device_capability() < (8, 0)
-    if is_old and case.precision in ("tf32", "bf16"):
-        name = torch.cuda.get_device_name()
-        raise UnsupportedError(f"precision {case.precision} is not supported by {name}")
+    reason = why_unsupported(case.precision, device)
+    if reason is not None:
+        raise UnsupportedError(reason)
     if case.attention not in ("auto", "eager"):
         _check_kernel(case, device)
 

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from tlbench.data import Stored
 from tlbench.errors import TrialError
+from tlbench.measure.timing import cuda_event
 from tlbench.rank import Rank
 from tlbench.suites.spec import Case
 
@@ -150,7 +151,7 @@ class Feed(Batches):
 def _mark(device: torch.device) -> Mark:
     if device.type != "cuda":
         return time.perf_counter()
-    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch's
+    event = cuda_event()
     event.record()
     return event
 

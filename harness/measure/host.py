@@ -15,10 +15,10 @@ from typing import Any
 
 import psutil
 
+from tlbench.machine import CPU_INFO
 from tlbench.result import Metric
 
 CPU_FREQUENCY = Path("/sys/devices/system/cpu/cpu0/cpufreq")
-CPU_INFO = Path("/proc/cpuinfo")
 
 BUSY = ("user", "nice", "system", "irq", "softirq")
 RESTING = ("idle", "iowait", "steal")

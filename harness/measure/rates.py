@@ -13,17 +13,12 @@ import torch
 from torch import Tensor
 
 from tlbench.measure.memory import NO_GPU
+from tlbench.measure.precision import DTYPES, why_unsupported
 from tlbench.measure.timing import Clock, Step, clock_for
 from tlbench.rank import Rank
 from tlbench.result import Metric
 from tlbench.suites.spec import Precision
 
-DTYPES: dict[Precision, torch.dtype] = {
-    "fp32": torch.float32,
-    "tf32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
 MATMUL_SIDES = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192)}
 """Small ones first: a slow precision has no time for the largest."""
 MIN_REPEATS = 3
@@ -53,7 +48,7 @@ def measure_rates(rank: Rank, time_limit_s: float) -> Iterator[Metric]:
 def _matmul(precision: Precision, device: torch.device, time_limit_s: float) -> Metric:
     """FLOP per second of one product of square matrices; a multiply-add counts as 2."""
     name = f"matmul_{precision}_flops_per_s"
-    reason = _why_unsupported(precision, device)
+    reason = why_unsupported(precision, device)
     if reason is not None:
         return Metric(name, None, reason)
     before = torch.get_float32_matmul_precision()
@@ -63,16 +58,6 @@ def _matmul(precision: Precision, device: torch.device, time_limit_s: float) -> 
     finally:
         torch.set_float32_matmul_precision(before)
     return Metric(name, max(rates))
-
-
-def _why_unsupported(precision: Precision, device: torch.device) -> str | None:
-    if device.type == "cpu":
-        is_known = precision in ("fp32", "bf16")
-        return None if is_known else f"precision {precision} needs a GPU; this is a CPU"
-    is_old = torch.cuda.get_device_capability() < (8, 0)
-    if is_old and precision in ("tf32", "bf16"):
-        return f"{torch.cuda.get_device_name()} does not support precision {precision}"
-    return None
 
 
 def _matmul_rates(

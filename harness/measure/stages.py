@@ -24,7 +24,7 @@ from tlbench.measure.memory import (
     resident_bytes,
     return_freed_memory,
 )
-from tlbench.measure.timing import Step
+from tlbench.measure.timing import Step, cuda_event
 from tlbench.models.layers import Layer, Stage
 from tlbench.result import Metric
 
@@ -68,7 +68,7 @@ class CudaTimes:
         self._events: list[torch.cuda.Event] = []
 
     def set(self) -> None:
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch's
+        event = cuda_event()
         event.record()
         self._events.append(event)
 

@@ -84,12 +84,14 @@ def host_clock(step: Step, count: int) -> list[float]:
     return times
 
 
+def cuda_event() -> torch.cuda.Event:
+    """A mark in the queue of the GPU, once it is recorded."""
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch's
+
+
 def cuda_clock(step: Step, count: int) -> list[float]:
     """Time steps on the GPU by events, so that the host may run ahead of it."""
-    marks = [
-        torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch's
-        for _ in range(count + 1)
-    ]
+    marks = [cuda_event() for _ in range(count + 1)]
     torch.cuda.synchronize()
     marks[0].record()
     for mark in marks[1:]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from support.machine import MACHINE
 from tlbench.db.query import MachineRecord, RunRecord, TrialRecord
-from tlbench.machine import Machine
 from tlbench.reports.page import Evidence
 from tlbench.result import Status
 from tlbench.suites.model_spec import ModelSpec, TokenLearnerSpec
@@ -14,22 +14,6 @@ from tlbench.suites.names import model_name
 from tlbench.suites.spec import Case, Suite
 
 START = datetime(2025, 3, 1, 12, 0, tzinfo=UTC)
-
-MACHINE = Machine(
-    hostname="bench-01",
-    os="Debian GNU/Linux 12",
-    cpu_model="Example CPU",
-    cpu_cores=2,
-    memory_bytes=8 * 2**30,
-    gpu_name=None,
-    gpu_count=0,
-    gpu_memory_bytes=None,
-    gpu_driver=None,
-    python="3.11.2",
-    versions={"tlbench": "0.1.0", "torch": "2.9.0", "cuda": None},
-    commit="0123abc",
-    is_dirty=True,
-)
 
 Values = Mapping[str, float | None]
 

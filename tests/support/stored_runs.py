@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from support.report_run import MACHINE
+from support.machine import MACHINE
 from tlbench.db.store import ResultStore
 from tlbench.machine import Machine
 from tlbench.result import Metric, Status, TrialResult, Validity

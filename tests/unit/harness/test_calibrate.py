@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from support.report_run import MACHINE
+from support.machine import MACHINE
 from tlbench.calibrate import (
     FLOOR,
     FLOOR_BOUNDS,

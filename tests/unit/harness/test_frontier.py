@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from support.report_run import MACHINE
+from support.machine import MACHINE
 from tlbench.cluster import Cluster, Finished
 from tlbench.frontier import (
     MARGIN,

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from support.machine import MACHINE
 from tlbench.machine import Machine
 from tlbench.peaks import MFU, MFU_AGAINST, PEAKS, with_mfu
 from tlbench.rank import Rank
@@ -14,21 +15,7 @@ from tlbench.suites.names import parse_model
 from tlbench.suites.spec import Case, Trial
 from tlbench.trial import run_rank
 
-CPU = Machine(
-    hostname="node",
-    os="Linux",
-    cpu_model="Some CPU",
-    cpu_cores=2,
-    memory_bytes=8 * 1024**3,
-    gpu_name=None,
-    gpu_count=0,
-    gpu_memory_bytes=None,
-    gpu_driver=None,
-    python="3.11",
-    versions={},
-    commit=None,
-    is_dirty=None,
-)
+CPU = replace(MACHINE, cpu_model="Some CPU")
 A100 = replace(CPU, gpu_name="NVIDIA A100-SXM4-80GB", gpu_count=1)
 UNLISTED = replace(CPU, gpu_name="NVIDIA GeForce RTX 4060", gpu_count=1)
 MEASURED: dict[str, float | None] = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.report_run import MACHINE
+from support.machine import MACHINE
 from tlbench.console import plan_table
 from tlbench.errors import TrialError
 from tlbench.frontier import at_batch, predict_largest

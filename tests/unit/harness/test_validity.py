@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 import pytest
 
+from support.machine import MACHINE
 from tlbench.machine import Machine
 from tlbench.result import UNSETTLED, Metric, Series, TrialResult
 from tlbench.statistics import SteadyState, step_interval
@@ -12,21 +13,7 @@ from tlbench.suites.names import parse_model
 from tlbench.suites.spec import Case
 from tlbench.validity import FEWEST_STEPS, STATES, judge
 
-CPU = Machine(
-    hostname="node",
-    os="Linux",
-    cpu_model="Some CPU",
-    cpu_cores=2,
-    memory_bytes=8 * 1024**3,
-    gpu_name=None,
-    gpu_count=0,
-    gpu_memory_bytes=None,
-    gpu_driver=None,
-    python="3.11",
-    versions={},
-    commit=None,
-    is_dirty=None,
-)
+CPU = replace(MACHINE, cpu_model="Some CPU")
 GPU = replace(CPU, gpu_name="NVIDIA L4", gpu_count=1)
 
 

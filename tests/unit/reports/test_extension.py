@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.report_run import MACHINE
+from support.machine import MACHINE
 from support.stored_runs import StoredRuns, case, speeds
 from tlbench.db.store import ResultStore
 from tlbench.errors import ReportError

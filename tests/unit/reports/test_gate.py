@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from support.report_run import MACHINE
+from support.machine import MACHINE
 from support.stored_runs import StoredRuns, case, speeds
 from tlbench.db.store import ResultStore
 from tlbench.errors import ReportError

@@ -8,7 +8,8 @@ import lxml.html  # type: ignore[import-untyped]  # lxml has no types
 import pytest
 from lxml.html import HtmlElement
 
-from support.report_run import MACHINE, RunBuilder, model, smoke_run, timed
+from support.machine import MACHINE
+from support.report_run import RunBuilder, model, smoke_run, timed
 from tlbench.db.store import ResultStore
 from tlbench.errors import ReportError, StoreError
 from tlbench.reports.page import render, write_report

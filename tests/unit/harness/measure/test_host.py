@@ -182,13 +182,14 @@ def test_clock_is_not_the_nominal_one(
     frequency = SimpleNamespace(current=2596.0)
     monkeypatch.setattr(psutil, "cpu_freq", lambda: frequency)
     monkeypatch.setattr(host, "CPU_FREQUENCY", tmp_path / "cpufreq")
-    monkeypatch.setattr(host, "CPU_INFO", tmp_path / "cpuinfo")
+    cpu_info = tmp_path / "cpuinfo"
+    monkeypatch.setattr(host, "CPU_INFO", cpu_info)
     assert look([]).clock_hz is None
-    host.CPU_INFO.write_text("flags : fpu tsc hypervisor\ncpu MHz : 2596.0\n")
+    cpu_info.write_text("flags : fpu tsc hypervisor\ncpu MHz : 2596.0\n")
     assert look([]).clock_hz is None
-    host.CPU_INFO.write_text("flags : fpu tsc aperfmperf\ncpu MHz : 2596.0\n")
+    cpu_info.write_text("flags : fpu tsc aperfmperf\ncpu MHz : 2596.0\n")
     assert look([]).clock_hz == 2.596e9
-    host.CPU_INFO.unlink()
+    cpu_info.unlink()
     host.CPU_FREQUENCY.mkdir()
     assert look([]).clock_hz == 2.596e9
 
