@@ -24,7 +24,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from tlbench.errors import ClusterError
-from tlbench.launch import run_outside_ray
+from tlbench.launch import ENDING_TIMEOUT_S, run_outside_ray
 from tlbench.machine import fingerprint
 from tlbench.rank import DeviceKind, Rank
 from tlbench.result import Status, TrialResult, combine_ranks, name_rank
@@ -93,10 +93,12 @@ class Worker:
             probe.bind(("", 0))
             return ray.util.get_node_ip_address(), probe.getsockname()[1]
 
-    def run(self, trial: Trial, ranks: Sequence[Rank]) -> list[TrialResult]:
+    def run(
+        self, trial: Trial, ranks: Sequence[Rank], timeout_s: float
+    ) -> list[TrialResult]:
         """The results of these ranks; of one alone where that one failed."""
         if trial.case.stack in OUTSIDE_RAY:
-            return run_outside_ray(trial, ranks)
+            return run_outside_ray(trial, ranks, timeout_s)
         start = time.perf_counter()
         from tlbench.trial import run_rank  # torch: half of a short trial's cost
 
@@ -238,12 +240,17 @@ def _collect(
         _rank(number, placement, address, port)
         for number in range(placement.world_size)
     ]
+    left_s = max(deadline - time.perf_counter(), 0)
     calls = [
-        worker.run.remote(trial, ranks[first : first + placement.ranks_per_worker])
+        worker.run.remote(
+            trial, ranks[first : first + placement.ranks_per_worker], left_s
+        )
         for worker, first in zip(
             workers, range(0, len(ranks), placement.ranks_per_worker), strict=True
         )
     ]
+    if trial.case.stack in OUTSIDE_RAY:  # its worker has to end processes, and to tell
+        deadline += ENDING_TIMEOUT_S + GRACE_S
     results = _wait(calls, deadline)
     if results is None:
         results = [TrialResult("timeout", f"not finished after {timeout_s:g} s")]

@@ -20,18 +20,23 @@ from tlbench.suites.spec import Trial
 ORDER = "order.pickle"
 LOG = "log.txt"
 LOG_TAIL_CHARS = 8000
-"""How much of what a process printed is kept when it died."""
+"""How much of what a process printed is kept when it died, or was ended."""
+ENDING_TIMEOUT_S = 5.0
+"""How long processes that are told to end have for it."""
 
 
 def result_path(folder: Path, rank: int) -> Path:
     return folder / f"result-{rank}.pickle"
 
 
-def run_outside_ray(trial: Trial, ranks: Sequence[Rank]) -> list[TrialResult]:
+def run_outside_ray(
+    trial: Trial, ranks: Sequence[Rank], timeout_s: float
+) -> list[TrialResult]:
     """Run a trial of stack torch or torchrun, with all its ranks on this machine.
 
     Returns:
-        The result of every rank; or, where one failed, that of the first to do so.
+        The result of every rank; or, where one failed, that of the first to do so; or
+        one of status timeout with the end of what the processes printed.
     """
     with tempfile.TemporaryDirectory(prefix="tlbench-") as name:
         folder = Path(name)
@@ -46,8 +51,30 @@ def run_outside_ray(trial: Trial, ranks: Sequence[Rank]) -> list[TrialResult]:
                 stderr=subprocess.STDOUT,
             )
             with process:
-                exit_code = process.wait()
+                exit_code = _wait(process, timeout_s)
+        if exit_code is None:
+            reason = f"its processes had not finished after {timeout_s:.0f} s"
+            return [TrialResult("timeout", reason, _log_tail(folder))]
         return _gather(trial, folder, len(ranks), exit_code)
+
+
+def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
+    """The exit code; None: it was not there in time, and now the process is gone."""
+    try:
+        return process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        assert process.stdin is not None
+        process.stdin.close()  # every rank ends with it, those of torchrun too
+    try:
+        process.wait(ENDING_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    return None
+
+
+def _log_tail(folder: Path) -> str:
+    log = (folder / LOG).read_text("utf-8", errors="replace")
+    return log[-LOG_TAIL_CHARS:]
 
 
 def _arguments(trial: Trial, world_size: int) -> list[str]:
@@ -78,12 +105,11 @@ def _gather(
         return [failed[0] if world_size > 1 else results[0]]
     missing = [rank for rank in range(world_size) if rank not in results]
     if missing:
-        log = (folder / LOG).read_text("utf-8", errors="replace")
         reason = (
             f"the process of {trial.case.stack} ended with {_ending(exit_code)} and"
             f" no result of rank {', '.join(map(str, missing))}"
         )
-        return [TrialResult("error", reason, log[-LOG_TAIL_CHARS:])]
+        return [TrialResult("error", reason, _log_tail(folder))]
     return [results[rank] for rank in range(world_size)]
 
 

@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Sequence
@@ -63,7 +64,7 @@ def run(
     stack: str, world_size: int, source: str = "", **changes: Any
 ) -> Sequence[TrialResult]:
     trial = make_trial(stack, world_size, source, **changes)
-    return run_outside_ray(trial, make_ranks(world_size))
+    return run_outside_ray(trial, make_ranks(world_size), TIMEOUT_S)
 
 
 @pytest.mark.parametrize(("stack", "world_size"), [("torch", 1), ("torchrun", 2)])
@@ -151,10 +152,36 @@ def test_a_death_is_a_result_with_what_was_printed(stack: str, ending: str) -> N
     assert "last words" in result.traceback
 
 
+HANG = """
+    import time
+
+    def build(model):
+        print("last words", flush=True)
+        time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(("stack", "world_size"), [("torch", 1), ("torchrun", 2)])
+def test_what_hangs_is_ended_and_tells_what_it_printed(
+    stack: str, world_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    trial = make_trial(stack, world_size, HANG)
+    (result,) = run_outside_ray(trial, make_ranks(world_size), timeout_s=30)
+    assert (result.status, result.reason) == (
+        "timeout",
+        "its processes had not finished after 30 s",
+    )
+    assert result.traceback is not None
+    assert "last words" in result.traceback
+    assert list(tmp_path.iterdir()) == []
+    assert psutil.Process().children(recursive=True) == []
+
+
 LAUNCHER = """
 import pickle, sys
 from tlbench.launch import run_outside_ray
-run_outside_ray(*pickle.loads(sys.stdin.buffer.read()))
+run_outside_ray(*pickle.loads(sys.stdin.buffer.read()), timeout_s=600)
 """
 
 
