@@ -1,5 +1,6 @@
 """How to reach a database: where it lies, how it is opened, what its errors mean."""
 
+import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -27,7 +28,8 @@ SQLITE_CAUSES = {
     sqlite3.SQLITE_READONLY: "the file or its folder is read-only",
     sqlite3.SQLITE_CANTOPEN: "the file cannot be opened, or its folder not written",
     sqlite3.SQLITE_PERM: "the file may not be opened by this user",
-    sqlite3.SQLITE_CORRUPT: "the file is damaged",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged; `tlbench db check` tells where, and"
+    " how to save the rest",
     sqlite3.SQLITE_NOTADB: "the file is not an SQLite database",
     sqlite3.SQLITE_IOERR: "reading or writing the disk failed",
 }
@@ -133,7 +135,9 @@ class Location:
             return _sqlite_engine(self.path.absolute(), mode, foreign_keys)
         try:
             # A server or firewall may end a connection that rests for a long trial.
-            engine = create_engine(self.url, pool_pre_ping=True)
+            engine = create_engine(
+                self.url, pool_pre_ping=True, json_deserializer=read_json
+            )
         except ModuleNotFoundError as error:
             raise StoreError(
                 f"{self}: the driver {error.name} is missing;"
@@ -148,6 +152,9 @@ class Location:
             yield
         except DBAPIError as error:
             raise StoreError(f"{self}: {_cause(error.orig)}") from error
+        except UnicodeDecodeError as error:  # SQLite quotes a damaged schema
+            cause = SQLITE_CAUSES[sqlite3.SQLITE_CORRUPT]
+            raise StoreError(f"{self}: {cause}") from error
 
 
 def _shown(url: URL) -> str:
@@ -168,7 +175,9 @@ def _sqlite_engine(path: Path, mode: Mode, foreign_keys: bool) -> Engine:
         database=f"file:{quote(str(path))}",
         query={"uri": "true", **_access(path, mode)},
     )
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
+    engine = create_engine(
+        url, connect_args={"timeout": BUSY_TIMEOUT_S}, json_deserializer=read_json
+    )
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, record: object) -> None:
@@ -186,6 +195,22 @@ def _sqlite_engine(path: Path, mode: Mode, foreign_keys: bool) -> Engine:
     return engine
 
 
+def read_json(text: str) -> Any:
+    """Read a stored value; one that is no JSON any more is told as damage."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise damaged_value(text) from error
+
+
+def damaged_value(value: object) -> StoreError:
+    """The error that a value is not what was stored."""
+    return StoreError(
+        f"the database is damaged: {str(value)[:40]!r} stands where a value should;"
+        " `tlbench db check` tells where, and how to save the rest"
+    )
+
+
 def writer(engine: Engine) -> Engine:
     """The same engine, whose transactions take SQLite's write lock at once.
 
@@ -195,13 +220,13 @@ def writer(engine: Engine) -> Engine:
     return engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
 
 
-def sqlite_pragmas(engine: Engine, *pragmas: str) -> None:
+def sqlite_statements(engine: Engine, *statements: str) -> None:
     """Run what works only outside a transaction; nothing on another database."""
     if engine.dialect.name != "sqlite":
         return
     with engine.execution_options(sqlite_begin=None).connect() as connection:
-        for pragma in pragmas:
-            connection.exec_driver_sql(f"PRAGMA {pragma}").close()
+        for statement in statements:
+            connection.exec_driver_sql(statement).close()
 
 
 def _access(path: Path, mode: Mode) -> dict[str, str]:

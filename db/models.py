@@ -1,13 +1,13 @@
 """The tables: one class each, typed, with the reason for what is not obvious.
 
-    run ──< trial ──< metric, series, artifact
-             trial >── experiment_case, machine ──< calibration
+    run_tag >── run ──< trial ──< metric, series, artifact
+                        trial >── experiment_case, machine ──< calibration
 
 A change here needs a revision in `tlbench.db.migrations`; a test compares the two.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -28,9 +28,24 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
 
+from tlbench.db.connection import damaged_value
 from tlbench.result import Status, Validity
 
 RunStatus = Literal["running", "finished", "interrupted", "failed"]
+
+
+def _checked(read: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
+    """The same reading; what cannot be read is told as damage."""
+    if read is None:
+        return None
+
+    def read_checked(value: Any) -> Any:
+        try:
+            return read(value)
+        except (TypeError, ValueError, struct.error) as error:
+            raise damaged_value(value) from error
+
+    return read_checked
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -60,6 +75,11 @@ class UtcDateTime(TypeDecorator[datetime]):
             return value.replace(tzinfo=UTC)
         return value.astimezone(UTC)
 
+    def result_processor(
+        self, dialect: Dialect, coltype: object
+    ) -> Callable[[Any], Any] | None:
+        return _checked(super().result_processor(dialect, coltype))
+
 
 class Float64Array(TypeDecorator[tuple[float, ...]]):
     """Numbers in their order, as one BLOB of little-endian float64."""
@@ -76,6 +96,11 @@ class Float64Array(TypeDecorator[tuple[float, ...]]):
         self, value: bytes | None, dialect: Dialect
     ) -> tuple[float, ...] | None:
         return None if value is None else struct.unpack(f"<{len(value) // 8}d", value)
+
+    def result_processor(
+        self, dialect: Dialect, coltype: object
+    ) -> Callable[[Any], Any] | None:
+        return _checked(super().result_processor(dialect, coltype))
 
 
 class OutsideText(TypeDecorator[str]):
@@ -125,6 +150,10 @@ class Run(Base):
     __tablename__ = "run"
 
     id: Mapped[int] = mapped_column(primary_key=True)
+    uid: Mapped[str] = mapped_column(String(32), unique=True)
+    """The same in every database that the run is copied to, as its id is not."""
+    origin: Mapped[str | None] = mapped_column(index=True)
+    """The foreign tool whose results were imported; None: tlbench measured them."""
     suite: Mapped[str]
     description: Mapped[str]
     suite_json: Mapped[dict[str, Any]]
@@ -132,12 +161,29 @@ class Run(Base):
     """File or built-in name that the suite was read from."""
     command: Mapped[str] = mapped_column(OutsideText)
     status: Mapped[RunStatus] = mapped_column(String(16))
+    ended_by: Mapped[str | None]
+    """What ended a run on a budget; None: its plan did, or `status` says it all."""
     planned: Mapped[int]
     """Trials that the whole run has."""
     started_at: Mapped[datetime] = mapped_column(index=True)
     ended_at: Mapped[datetime | None]
     version: Mapped[str]
-    """Of tlbench, on the driver."""
+    """Of tlbench, on the driver; of the foreign tool, where it says."""
+    note: Mapped[str] = mapped_column(OutsideText)
+    """What people have to say about it; empty: nothing."""
+
+    tags: Mapped[list["RunTag"]] = relationship(lazy="raise", order_by="RunTag.tag")
+
+
+class RunTag(Base):
+    """One word by which people find a run again."""
+
+    __tablename__ = "run_tag"
+
+    run_id: Mapped[int] = mapped_column(
+        ForeignKey("run.id", ondelete="CASCADE"), primary_key=True
+    )
+    tag: Mapped[str] = mapped_column(OutsideText, primary_key=True, index=True)
 
 
 class Machine(Base):
@@ -194,15 +240,16 @@ class ExperimentCase(Base):
     identity: Mapped[str] = mapped_column(String(64), unique=True)
     canonical: Mapped[dict[str, Any]]
     """The JSON that the identity is the hash of; the columns below repeat it."""
+    # None, but for the batch size: a foreign tool did not say.
     mode: Mapped[str]
-    data: Mapped[str]
-    image_size: Mapped[int]
+    data: Mapped[str | None]
+    image_size: Mapped[int | None]
     batch_size: Mapped[int | None]
     """None: the largest that fits, which each run finds out."""
-    precision: Mapped[str]
-    device: Mapped[str]
-    world_size: Mapped[int]
-    zero_stage: Mapped[int]
+    precision: Mapped[str | None]
+    device: Mapped[str | None]
+    world_size: Mapped[int | None]
+    zero_stage: Mapped[int | None]
 
 
 class Trial(Base):
@@ -222,12 +269,13 @@ class Trial(Base):
     """The `name` field of the model in this run's suite."""
     repeat: Mapped[int]
     position: Mapped[int]
-    seed: Mapped[int] = mapped_column(BigInteger)
+    seed: Mapped[int] = mapped_column(BigInteger, nullable=True)
+    """NULL, as the wall time, only where a foreign tool did not say."""
     status: Mapped[Status] = mapped_column(String(16))
     reason: Mapped[str | None] = mapped_column(OutsideText)
     traceback: Mapped[str | None] = mapped_column(OutsideText)
     started_at: Mapped[datetime] = mapped_column(index=True)
-    wall_time_s: Mapped[float]
+    wall_time_s: Mapped[float] = mapped_column(nullable=True)
     command: Mapped[str] = mapped_column(OutsideText)
     """What repeats this one trial."""
     notes: Mapped[dict[str, str]]
@@ -248,7 +296,7 @@ class Metric(Base):
     __tablename__ = "metric"
     __table_args__ = (
         UniqueConstraint("trial_id", "name", "rank"),
-        Index(None, "name", "value"),
+        Index(None, "name", "rank", "trial_id", "value"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

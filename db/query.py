@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import InstrumentedAttribute, Session, selectinload
 
 from tlbench.db import models
 from tlbench.db.models import RunStatus
@@ -20,6 +20,9 @@ from tlbench.suites.spec import Case
 
 Value = TypeVar("Value")
 
+FOREIGN = "foreign"
+"""What a case of another tool has, and no `Case`: its tool, and what that told."""
+NO_RUN_YET = "the database holds no run yet: `tlbench run smoke` makes one"
 MAX_PARAMETERS = 10_000
 """Values in one IN list; SQLite takes 32,766 parameters a statement by default."""
 
@@ -29,10 +32,16 @@ class RunRecord:
     """One run, and how far it came."""
 
     id: int
+    uid: str
+    """The same in every database that the run is copied to."""
+    origin: str | None
+    """The foreign tool whose results were imported; None: tlbench measured them."""
     suite: str
     description: str
     source: str
     status: RunStatus
+    ended_by: str | None
+    """What ended a run on a budget."""
     command: str
     started_at: datetime
     ended_at: datetime | None
@@ -43,6 +52,8 @@ class RunRecord:
     """Those of them whose status is not ok."""
     version: str
     suite_json: dict[str, Any]
+    tags: tuple[str, ...]
+    note: str
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,16 @@ def run(session: Session, run_id: int) -> RunRecord:
     return found[0]
 
 
+def run_or_newest(session: Session, run_id: int | None) -> RunRecord:
+    """One run; the newest where none is named."""
+    if run_id is not None:
+        return run(session, run_id)
+    newest = runs(session, limit=1)
+    if not newest:
+        raise StoreError(NO_RUN_YET)
+    return newest[0]
+
+
 def _run_records(
     session: Session, *wanted: ColumnElement[bool], limit: int | None = None
 ) -> list[RunRecord]:
@@ -113,6 +134,7 @@ def _run_records(
     statement = (
         select(models.Run, finished, finished.filter(models.Trial.status != "ok"))
         .outerjoin(models.Trial, models.Trial.run_id == models.Run.id)
+        .options(selectinload(models.Run.tags))
         .where(*wanted)
         .group_by(models.Run.id)
         .order_by(models.Run.started_at.desc(), models.Run.id.desc())
@@ -121,10 +143,13 @@ def _run_records(
     return [
         RunRecord(
             id=row.id,
+            uid=row.uid,
+            origin=row.origin,
             suite=row.suite,
             description=row.description,
             source=row.source,
             status=row.status,
+            ended_by=row.ended_by,
             command=row.command,
             started_at=row.started_at,
             ended_at=row.ended_at,
@@ -133,6 +158,8 @@ def _run_records(
             failed=failed,
             version=row.version,
             suite_json=row.suite_json,
+            tags=tuple(tag.tag for tag in row.tags),
+            note=row.note,
         )
         for row, finished, failed in session.execute(statement)
     ]
@@ -183,7 +210,9 @@ def cases(session: Session, run_ids: Sequence[int] | None = None) -> list[CaseRe
         .where(row.id.in_(first))
         .order_by(models.Run.started_at.desc(), row.run_id.desc(), row.position)
     )
-    if run_ids is not None:
+    if run_ids is None:  # what another tool measured is no case of tlbench
+        statement = statement.where(models.Run.origin.is_(None))
+    else:
         statement = statement.where(row.run_id.in_(run_ids))
     known: dict[tuple[int, str | None], Case] = {}  # runs share many of them
     records = []
@@ -216,6 +245,12 @@ def _job_metrics(
 
 def _case(row: models.ExperimentCase, trial_row: models.Trial) -> Case:
     """The case as its trial had it: the identity's fields and the model's name."""
+    if FOREIGN in row.canonical:
+        raise StoreError(
+            f"run {trial_row.run_id} holds results of {row.canonical[FOREIGN]['tool']},"
+            " which `tlbench query` and `tlbench trend` read; reports and comparisons"
+            " take only what tlbench has measured"
+        )
     content = {**row.canonical, "model": dict(row.canonical["model"])}
     if trial_row.given_name is not None:
         content["model"]["name"] = trial_row.given_name
@@ -280,7 +315,7 @@ def series(
     array = models.Series
     return {
         (trial_id, name): values
-        for some_ids in _parts(trial_ids)
+        for some_ids in parts(trial_ids)
         for trial_id, name, values in session.execute(
             select(array.trial_id, array.name, array.values).where(
                 array.trial_id.in_(some_ids),
@@ -332,7 +367,7 @@ def case_wall_times(
     if machine is not None:
         statement = statement.join(models.Machine).where(*_same_device(machine))
     found = defaultdict(list)
-    for some_identities in _parts(identities):
+    for some_identities in parts(identities):
         some = statement.where(case.identity.in_(some_identities))
         for identity, wall_time_s in session.execute(some):
             found[identity].append(wall_time_s)
@@ -372,9 +407,13 @@ def _same_device(machine: Machine) -> Iterator[ColumnElement[bool]]:
         yield column.is_not_distinct_from(getattr(machine, name))
 
 
-def _parts(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
-    for start in range(0, len(values), MAX_PARAMETERS):
-        yield values[start : start + MAX_PARAMETERS]
+def parts(
+    values: Sequence[Value], size: int | None = None
+) -> Iterator[Sequence[Value]]:
+    """The values, `size` at a time; so many as one statement takes, where left out."""
+    size = size or MAX_PARAMETERS
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
 
 
 def _absent(

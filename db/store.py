@@ -2,28 +2,69 @@
 
 import hashlib
 import json
+import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self, cast
+from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Connection, Engine, inspect, select
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Insert,
+    Table,
+    bindparam,
+    insert,
+    inspect,
+    select,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from tlbench.db import migrations, models
-from tlbench.db.connection import Location, Mode, sqlite_pragmas, writer
+from tlbench.db.connection import Location, Mode, sqlite_statements, writer
+from tlbench.db.filesystem import network_file_system
 from tlbench.errors import StoreError
 from tlbench.machine import Machine
 from tlbench.result import Metric, TrialResult
 from tlbench.suites.names import model_name
 from tlbench.suites.spec import Case, Suite, Trial
 
+_log = logging.getLogger(__name__)  # to stderr, where nobody has set up anything
+
 CLOSING_TIMEOUT_S = 1.0
 """How long closing waits for readers before it leaves the log to the next writer."""
+
+_Registered = models.ExperimentCase | models.Machine
+"""What is stored once, and found again by a hash of all its columns."""
+
+# Written once: to put a statement together takes longer than to execute it.
+_SLOT = (
+    select(models.Run.id, models.Trial.id)
+    .outerjoin(
+        models.Trial,
+        (models.Trial.run_id == models.Run.id)
+        & (models.Trial.position == bindparam("place")),
+    )
+    .where(models.Run.id == bindparam("run"))
+)
+"""A run, and its trial at a position where there is one."""
+_KEYS: dict[type[_Registered], str] = {
+    models.ExperimentCase: "identity",
+    models.Machine: "content_hash",
+}
+_KNOWN = {
+    table: select(table.id)
+    .where(getattr(table, key) == bindparam("key"))
+    .with_for_update(read=True, key_share=True)
+    for table, key in _KEYS.items()
+}
+"""The row of a case or a machine that is stored already."""
 
 
 class ResultStore:
@@ -53,8 +94,8 @@ class ResultStore:
         try:
             with place.explained():
                 _check_schema(engine if read_only else writer(engine), place)
-                if not read_only:  # then readers and a writer work side by side
-                    sqlite_pragmas(engine, "journal_mode = WAL")
+                if not read_only:
+                    _choose_journal(engine, place)
         except BaseException:
             engine.dispose()
             raise
@@ -68,10 +109,10 @@ class ResultStore:
         try:
             if not self._read_only:
                 with self._location.explained():
-                    sqlite_pragmas(
+                    sqlite_statements(
                         self._engine,
-                        f"busy_timeout = {CLOSING_TIMEOUT_S * 1000:.0f}",
-                        "wal_checkpoint(TRUNCATE)",
+                        f"PRAGMA busy_timeout = {CLOSING_TIMEOUT_S * 1000:.0f}",
+                        "PRAGMA wal_checkpoint(TRUNCATE)",
                     )
         finally:
             self._engine.dispose()
@@ -99,7 +140,7 @@ class ResultStore:
             yield session
 
     @contextmanager
-    def _transaction(self) -> Iterator[Session]:
+    def transaction(self) -> Iterator[Session]:
         """One unit of writing: all of it is stored, or nothing."""
         if self._read_only:
             raise StoreError(f"{self._location} was opened for reading only")
@@ -110,11 +151,30 @@ class ResultStore:
         ):
             yield session
 
+    def give_space_back(self) -> None:
+        """Make an SQLite file as small as what is left in it; servers do so themselves.
+
+        Refused while a run goes on: its driver may wait in vain until a large file is
+        copied.
+        """
+        with self.session() as session:
+            running = session.scalar(
+                select(models.Run.id).filter_by(status="running").limit(1)
+            )
+        if running is not None:
+            raise StoreError(
+                f"{self._location} keeps its size, for run {running} is marked running;"
+                " new results fill the space"
+            )
+        with self._location.explained():
+            sqlite_statements(self._engine, "VACUUM")
+
     def begin_run(
         self, *, suite: Suite, source: str, command: str, planned: int
     ) -> int:
         """Store what is asked for, before its first trial; returns the run's id."""
         run = models.Run(
+            uid=uuid4().hex,
             suite=suite.name,
             description=suite.description,
             suite_json=suite.model_dump(mode="json"),
@@ -124,8 +184,9 @@ class ResultStore:
             planned=planned,
             started_at=datetime.now(UTC),
             version=version("tlbench"),
+            note="",
         )
-        with self._transaction() as session:
+        with self.transaction() as session:
             session.add(run)
             session.flush()
             return run.id
@@ -144,76 +205,93 @@ class ResultStore:
 
         A metric that is not a finite number is stored without a value, and says so.
         """
-        with self._transaction() as session:
+        with self.transaction() as session:
             self._check_slot(session, run_id, trial.position)
-            row = models.Trial(
-                run_id=run_id,
-                case_id=_case_id(session, trial.case),
-                machine_id=result.machine and _machine_id(session, result.machine),
-                model=model_name(trial.case.model),
-                given_name=trial.case.model.name,
-                repeat=trial.repeat,
-                position=trial.position,
-                seed=trial.seed,
-                status=result.status,
-                reason=result.reason,
-                traceback=result.traceback,
-                started_at=started_at,
-                wall_time_s=wall_time_s,
-                command=command,
-                notes=result.notes,
-                validity=result.validity,
-                doubts=list(result.doubts),
-                metrics=[_metric_row(metric) for metric in result.metrics],
-                series=[models.Series(**vars(series)) for series in result.series],
-                artifacts=[models.Artifact(**vars(file)) for file in result.artifacts],
-            )
-            session.add(row)
-            session.flush()
-            return row.id
+            row = {
+                "run_id": run_id,
+                "case_id": case_id(session, trial.case),
+                "machine_id": result.machine and machine_id(session, result.machine),
+                "started_at": started_at,
+                "wall_time_s": wall_time_s,
+                "command": command,
+                **_planned(trial),
+                **_outcome(result),
+            }
+            trial_id = insert_row(session, models.Trial, row)
+            _add_measured(session, trial_id, result)
+            return trial_id
 
     def add_calibration(
         self, machine: Machine, values: Sequence[Metric], measured_at: datetime
     ) -> None:
         """Store what was measured of a machine, all of it at one moment."""
-        with self._transaction() as session:
-            machine_id = _machine_id(session, machine)
-            for metric in values:
-                row = models.Calibration(
-                    machine_id=machine_id, measured_at=measured_at, name=metric.name
-                )
-                row.value, row.reason = _stored_value(metric)
-                session.add(row)
+        with self.transaction() as session:
+            of = {
+                "machine_id": machine_id(session, machine),
+                "measured_at": measured_at,
+            }
+            rows = [{**of, "name": m.name, **_stored_value(m)} for m in values]
+            insert_rows(session, models.Calibration, rows)
 
     def replan(self, run_id: int, planned: int) -> None:
         """Store how many trials the run has, where that changes while it goes on."""
-        with self._transaction() as session:
+        with self.transaction() as session:
             self._run(session, run_id).planned = planned
 
     def end_run(
-        self, run_id: int, status: Literal["finished", "interrupted", "failed"]
+        self,
+        run_id: int,
+        status: Literal["finished", "interrupted", "failed"],
+        *,
+        ended_by: str | None = None,
     ) -> None:
-        """Store how a run ended, and when."""
-        with self._transaction() as session:
+        """Store how a run ended, what ended it where that is open, and when."""
+        with self.transaction() as session:
             run = self._run(session, run_id)
             run.status, run.ended_at = status, datetime.now(UTC)
+            run.ended_by = ended_by
 
     def _run(self, session: Session, run_id: int) -> models.Run:
         run = session.get(models.Run, run_id)
         if run is None:
-            raise StoreError(f"{self._location} has no run {run_id}")
+            raise self._no_run(run_id)
         return run
 
+    def _no_run(self, run_id: int) -> StoreError:
+        return StoreError(f"{self._location} has no run {run_id}")
+
     def _check_slot(self, session: Session, run_id: int, position: int) -> None:
-        self._run(session, run_id)
-        taken = session.scalar(
-            select(models.Trial.id).filter_by(run_id=run_id, position=position)
-        )
-        if taken is not None:
+        place = {"run": run_id, "place": position}
+        slot = session.connection().execute(_SLOT, place).one_or_none()
+        if slot is None:
+            raise self._no_run(run_id)
+        if (taken := slot[1]) is not None:
             raise StoreError(
                 f"{self._location}: run {run_id} already has its trial at position"
                 f" {position}, trial {taken}"
             )
+
+
+def _choose_journal(engine: Engine, place: Location) -> None:
+    """Readers and a writer work side by side by a log, which one host must hold alone.
+
+    https://www.sqlite.org/wal.html: it does not work over a network file system.
+    """
+    kind = place.path and network_file_system(place.path)
+    if kind:
+        _warn_of_network(place, kind)
+    sqlite_statements(engine, f"PRAGMA journal_mode = {'DELETE' if kind else 'WAL'}")
+
+
+@cache
+def _warn_of_network(place: Location, kind: str) -> None:
+    _log.warning(
+        "%s lies on a network file system (%s), where several hosts that write at once"
+        " can destroy it: a file on a local disk, or PostgreSQL for several hosts, is"
+        " safe",
+        place,
+        kind,
+    )
 
 
 def upgrade(location: str) -> tuple[str, str]:
@@ -223,7 +301,7 @@ def upgrade(location: str) -> tuple[str, str]:
     """
     place = Location.parse(location)
     with _migration(place, "write") as connection:
-        before = _revision(connection, place)
+        before = schema_revision(connection, place)
         if before is None:
             raise place.empty()
         migrations.upgrade(connection)
@@ -233,7 +311,7 @@ def upgrade(location: str) -> tuple[str, str]:
 def _create(place: Location) -> None:
     """Give a database that is missing or empty its tables; no other is touched."""
     with _migration(place, "create") as connection:
-        if _revision(connection, place) is None:
+        if schema_revision(connection, place) is None:
             migrations.upgrade(connection)
 
 
@@ -260,7 +338,7 @@ def _check_schema(engine: Engine, place: Location) -> None:
     written is refused now, not when the first trial has been measured.
     """
     with engine.begin() as connection:
-        revision = _revision(connection, place)
+        revision = schema_revision(connection, place)
     if revision is None:
         raise place.empty()
     if revision != (head := migrations.head()):
@@ -270,7 +348,7 @@ def _check_schema(engine: Engine, place: Location) -> None:
         )
 
 
-def _revision(connection: Connection, place: Location) -> str | None:
+def schema_revision(connection: Connection, place: Location) -> str | None:
     """The schema's revision; None: there are no tables yet.
 
     Refuses what is not tlbench's, and what a newer tlbench has written.
@@ -293,60 +371,115 @@ def _revision(connection: Connection, place: Location) -> str | None:
     return revision
 
 
-def _case_id(session: Session, case: Case) -> int:
-    row = models.ExperimentCase(
-        identity=case.identity,
-        canonical=case.canonical(),
-        mode=case.mode,
-        data=case.data,
-        image_size=case.model.image_size,
-        batch_size=None if case.batch_size == "max" else case.batch_size,
-        precision=case.precision,
-        device=case.device,
-        world_size=case.parallelism.world_size,
-        zero_stage=case.parallelism.zero_stage,
-    )
-    return _registered(session, row, models.ExperimentCase.identity == row.identity)
+def _planned(trial: Trial) -> dict[str, Any]:
+    return {
+        "model": model_name(trial.case.model),
+        "given_name": trial.case.model.name,
+        "repeat": trial.repeat,
+        "position": trial.position,
+        "seed": trial.seed,
+    }
 
 
-def _machine_id(session: Session, machine: Machine) -> int:
-    content = vars(machine)
-    text = json.dumps(content, sort_keys=True)
-    row = models.Machine(
-        content_hash=hashlib.sha256(text.encode()).hexdigest(), **content
-    )
-    same = models.Machine.content_hash == row.content_hash
-    return _registered(session, row, same)
+def _outcome(result: TrialResult) -> dict[str, Any]:
+    return {
+        "status": result.status,
+        "reason": result.reason,
+        "traceback": result.traceback,
+        "notes": result.notes,
+        "validity": result.validity,
+        "doubts": list(result.doubts),
+    }
 
 
-def _metric_row(metric: Metric) -> models.Metric:
-    row = models.Metric(**vars(metric))
-    row.value, row.reason = _stored_value(metric)
-    return row
+def _add_measured(session: Session, trial_id: int, result: TrialResult) -> None:
+    metrics = [vars(metric) | _stored_value(metric) for metric in result.metrics]
+    for table, items in (
+        (models.Metric, metrics),
+        (models.Series, map(vars, result.series)),
+        (models.Artifact, map(vars, result.artifacts)),
+    ):
+        insert_rows(session, table, [{"trial_id": trial_id, **item} for item in items])
 
 
-def _stored_value(metric: Metric) -> tuple[float | None, str | None]:
+def case_id(session: Session, case: Case) -> int:
+    """The id of a case, which is stored where it is not yet."""
+    columns = {
+        "identity": case.identity,
+        "canonical": case.canonical(),
+        "mode": case.mode,
+        "data": case.data,
+        "image_size": case.model.image_size,
+        "batch_size": None if case.batch_size == "max" else case.batch_size,
+        "precision": case.precision,
+        "device": case.device,
+        "world_size": case.parallelism.world_size,
+        "zero_stage": case.parallelism.zero_stage,
+    }
+    return registered(session, models.ExperimentCase, columns)
+
+
+def machine_id(session: Session, machine: Machine) -> int:
+    """The id of a machine, which is stored where it is not yet."""
+    columns = {"content_hash": machine_hash(machine), **vars(machine)}
+    return registered(session, models.Machine, columns)
+
+
+def machine_hash(machine: Machine) -> str:
+    """SHA-256 over all that is known of a machine, in hexadecimal."""
+    text = json.dumps(vars(machine), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def registered(
+    session: Session,
+    table: type[_Registered],
+    columns: Mapping[str, Any],
+) -> int:
+    """The id of the row with the same key; if there is none, of this one, now stored.
+
+    On PostgreSQL it cannot be deleted as unused before its trial is there.
+    """
+    known, wanted = _KNOWN[table], {"key": columns[_KEYS[table]]}
+    connection = session.connection()
+    found = connection.scalar(known, wanted)
+    if found is not None:
+        return int(found)
+    try:
+        with session.begin_nested():
+            return insert_row(session, table, columns)
+    except IntegrityError:
+        # On PostgreSQL another process may have come first since we looked.
+        return int(connection.scalars(known, wanted).one())
+
+
+def insert_row(
+    session: Session, table: type[models.Base], row: Mapping[str, Any]
+) -> int:
+    """Store one row; returns its id."""
+    inserted = session.connection().execute(_insert(table), row)
+    (row_id,) = cast(tuple[int], inserted.inserted_primary_key)
+    return row_id
+
+
+def insert_rows(
+    session: Session, table: type[models.Base], rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Store rows of the same columns."""
+    if rows:
+        session.connection().execute(_insert(table), rows)
+
+
+@cache
+def _insert(table: type[models.Base]) -> Insert:
+    # By the table, not by its class: to make objects of the rows takes several times
+    # as long as to store them.
+    return insert(cast(Table, table.__table__))
+
+
+def _stored_value(metric: Metric) -> dict[str, float | str | None]:
     """The value, or None and the reason."""
     if metric.value is not None and not math.isfinite(metric.value):
         # SQLite would store NaN as NULL, and an infinity is no measurement either.
-        return None, f"the measured value is {metric.value}"
-    return metric.value, metric.reason
-
-
-def _registered(
-    session: Session,
-    row: models.ExperimentCase | models.Machine,
-    same: ColumnElement[bool],
-) -> int:
-    """The id of the row that is the same; if there is none, of this one, now stored."""
-    known = select(type(row).id).where(same)
-    found = session.scalar(known)
-    if found is not None:
-        return found
-    try:
-        with session.begin_nested():
-            session.add(row)
-    except IntegrityError:
-        # On PostgreSQL another process may have come first since we looked.
-        return session.scalars(known).one()
-    return row.id
+        return {"value": None, "reason": f"the measured value is {metric.value}"}
+    return {"value": metric.value, "reason": metric.reason}

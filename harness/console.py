@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,9 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tlbench.models.publication import MISPRINT_MARK
-from tlbench.plan import Forecast
 from tlbench.result import TrialResult
-from tlbench.runner import Stored
 from tlbench.suites.names import model_name
 from tlbench.suites.spec import Trial
 from tlbench.units import (
@@ -25,14 +23,19 @@ from tlbench.units import (
     format_number,
 )
 
-if TYPE_CHECKING:  # torch, pandas and seaborn load slowly, and few need them
+if TYPE_CHECKING:  # torch, Ray, pandas and seaborn load slowly, and few need them
     from tlbench.calibrate import Calibration
     from tlbench.certify import Certificate
-    from tlbench.db.query import TrialRecord
+    from tlbench.db.query import RunRecord, TrialRecord
+    from tlbench.plan import Forecast
     from tlbench.reports.cells import Cell
     from tlbench.reports.cells import Table as ReportTable
+    from tlbench.reports.claims.records import JudgedClaim
+    from tlbench.reports.evidence import Evidence
     from tlbench.reports.gate import Answer
-    from tlbench.reports.page import Evidence
+    from tlbench.reports.history import History
+    from tlbench.reports.repro import Reproduction
+    from tlbench.runner import Stored
 
 HEADLINES = ("throughput_samples_per_s", "top1_percent", "macs")
 """The metric that stands for a trial in one line: the first it has."""
@@ -43,9 +46,9 @@ PIPE_WIDTH = 160
 """Columns where no terminal says how many there are."""
 
 
-def make_console(*, stderr: bool = False) -> Console:
+def make_console(*, stderr: bool = False, file: TextIO | None = None) -> Console:
     """A console as wide as the terminal, or wide enough for whole lines in a pipe."""
-    console = Console(stderr=stderr, highlight=False)
+    console = Console(stderr=stderr, file=file, highlight=False)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
     return console
@@ -61,7 +64,7 @@ class Paced(Protocol):
 class Pace:
     """Time left of a run: the forecasts, scaled by how they have held so far."""
 
-    def __init__(self, trials: Sequence[Trial], forecasts: Iterable[Forecast]) -> None:
+    def __init__(self, trials: Sequence[Trial], forecasts: "Iterable[Forecast]") -> None:
         expected = {f.identity: f.trial_time_s for f in forecasts}
         self._expected_s = [expected[trial.case.identity] for trial in trials]
         self._start = time.perf_counter()
@@ -74,8 +77,8 @@ class Pace:
 
 
 def follow(
-    run: Iterator[Stored], trials: Sequence[Trial], pace: Paced, console: Console
-) -> tuple[list[Stored], bool]:
+    run: "Iterator[Stored]", trials: Sequence[Trial], pace: Paced, console: Console
+) -> "tuple[list[Stored], bool]":
     """Show a run while it goes on, until it ends or Ctrl-C ends it.
 
     Returns:
@@ -91,8 +94,8 @@ def follow(
 
 
 def _show_lines(
-    run: Iterator[Stored],
-    stored: list[Stored],
+    run: "Iterator[Stored]",
+    stored: "list[Stored]",
     trials: Sequence[Trial],
     pace: Paced,
     console: Console,
@@ -103,8 +106,8 @@ def _show_lines(
 
 
 def _show_live(
-    run: Iterator[Stored],
-    stored: list[Stored],
+    run: "Iterator[Stored]",
+    stored: "list[Stored]",
     trials: Sequence[Trial],
     pace: Paced,
     console: Console,
@@ -121,7 +124,7 @@ class _LiveView:
 
     def __init__(
         self,
-        stored: Sequence[Stored],
+        stored: "Sequence[Stored]",
         trials: Sequence[Trial],
         pace: Paced,
         console: Console,
@@ -168,11 +171,11 @@ def outcome(result: TrialResult) -> str:
     return "ok" if name is None else format_metric(name, values[name])
 
 
-def _style(item: Stored) -> str:
+def _style(item: "Stored") -> str:
     return "" if item.finished.result.status == "ok" else "red"
 
 
-def _line(stored: Sequence[Stored], trials: Sequence[Trial], pace: Paced) -> str:
+def _line(stored: "Sequence[Stored]", trials: Sequence[Trial], pace: Paced) -> str:
     last, done = stored[-1], len(stored)
     left = f"; {format_duration(pace.left_s(done))} left" if done < len(trials) else ""
     return (
@@ -200,7 +203,7 @@ def make_table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> Tab
     return table
 
 
-def plan_table(forecasts: Sequence[Forecast]) -> Table:
+def plan_table(forecasts: "Sequence[Forecast]") -> Table:
     """One row a case: what it is and what it will need."""
     headings = (
         "case",
@@ -236,7 +239,7 @@ def plan_table(forecasts: Sequence[Forecast]) -> Table:
     return make_table(headings, rows)
 
 
-def _batch(forecast: Forecast) -> str:
+def _batch(forecast: "Forecast") -> str:
     """Samples in a step; of the largest batch it says that it is a prediction."""
     if forecast.case.batch_size != "max":
         return str(forecast.batch_size)
@@ -245,7 +248,7 @@ def _batch(forecast: Forecast) -> str:
     return f"max, about {forecast.batch_size}"
 
 
-def memory_table(forecasts: Sequence[Forecast]) -> Table:
+def memory_table(forecasts: "Sequence[Forecast]") -> Table:
     """One row a case, precision and ZeRO stage: where the memory of a device goes."""
     parts = ("weights", "gradients", "optimizer", "activations", "total", "host")
     rows = [
@@ -371,6 +374,45 @@ def _verdict(certificate: "Certificate") -> str:
     return "not counted" if certificate.counter_macs is None else "counted only"
 
 
+def runs_table(runs: Sequence["RunRecord"]) -> Table:
+    """One row a run; columns that say nothing of any of them are left out."""
+    always = ("run", "suite", "status", "trials", "not ok", "started", "took")
+    said = {
+        "tags": [" ".join(run.tags) for run in runs],
+        "imported from": [run.origin or "" for run in runs],
+        "ended by": [run.ended_by or "" for run in runs],
+        "note": [run.note for run in runs],
+    }
+    some = {heading: texts for heading, texts in said.items() if any(texts)}
+    rows = [
+        (*_run_cells(run), *rest)
+        for run, *rest in zip(runs, *some.values(), strict=True)
+    ]
+    return make_table((*always, *some), rows)
+
+
+def _run_cells(run: "RunRecord") -> tuple[object, ...]:
+    took = run.ended_at - run.started_at if run.ended_at else None
+    return (
+        run.id,
+        run.suite,
+        run.status,
+        f"{run.finished}/{run.planned}",
+        run.failed,
+        f"{run.started_at.astimezone():%Y-%m-%d %H:%M}",
+        "" if took is None else format_duration(took.total_seconds()),
+    )
+
+
+def run_heading(run: "RunRecord") -> Iterator[RenderableType]:
+    """What people have said about a run, and what ended it; often nothing."""
+    said = {"tags": " ".join(run.tags), "note": run.note, "ended by": run.ended_by}
+    lines = [Text(f"{name}: {text}") for name, text in said.items() if text]
+    yield from lines
+    if lines:
+        yield Text()
+
+
 def run_summary(evidence: "Evidence") -> Iterator[RenderableType]:
     """The results of a run: its cases, its comparisons, and its findings in words."""
     from tlbench.reports.cases import gather
@@ -419,6 +461,45 @@ def comparison_parts(answer: "Answer", width: int) -> Iterator[RenderableType]:
         yield from (Text(f"  {note}") for note in line.notes)
     yield Text()
     yield from map(Text, conclusion(answer))
+
+
+def trend_parts(histories: "Sequence[History]", width: int) -> Iterator[RenderableType]:
+    """The answer of `tlbench trend`: each history, and what has to be known."""
+    from tlbench.reports.trend import HEADINGS, conclusion, words
+
+    for history in histories:
+        said = words(history, width)
+        yield Text(said.title, style="bold")
+        yield Text(said.introduction)
+        if said.sparkline:
+            yield Text(said.sparkline, no_wrap=True)
+        yield make_table(HEADINGS, said.rows)
+        yield from (Text(f"  {note}") for note in said.notes)
+        yield Text()
+    yield from map(Text, conclusion(histories))
+
+
+def repro_parts(answer: "Reproduction") -> Iterator[RenderableType]:
+    """The answer of `tlbench repro`: what was checked, then what is not the same."""
+    from tlbench.reports.repro import HEADINGS, check_rows, conclusion
+
+    yield make_table(HEADINGS, check_rows(answer))
+    yield Text()
+    yield from map(Text, conclusion(answer))
+
+
+def claim_parts(judged: "Sequence[JudgedClaim]") -> Iterator[RenderableType]:
+    """The answer of `tlbench claims`: each with its grounds, then how many of which."""
+    from tlbench.reports.claims.tables import describe_part, summary_sentence
+
+    for item in judged:
+        yield Text(f"{item.claim.id}: {item.verdict_words}", style="bold")
+        lines = [item.claim.statement, *map(describe_part, item.parts)]
+        if item.claim.caveat:
+            lines.append(f"Caveat: {item.claim.caveat}")
+        yield from (Text(f"  {line}") for line in lines)
+        yield Text()
+    yield Text(summary_sentence(judged))
 
 
 def trial_tables(trial: "TrialRecord") -> Iterator[RenderableType]:

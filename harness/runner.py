@@ -39,12 +39,14 @@ def run_trials(
     source: str,
     command: str,
     learn: Learn | None = None,
+    ended_by: Callable[[], str] | None = None,
 ) -> Generator[Stored, None, None]:
     """Run the trials in order; each is in the database before it is given out.
 
     A trial that fails is stored with its reason and the run goes on. If the caller
     stops early, or Ctrl-C does, what is finished stays and the run says so. What came
-    of a trial is told to `learn`, which may change the trials that follow it.
+    of a trial is told to `learn`, which may change the trials that follow it; of such a
+    run it is stored what it was `ended_by`.
     """
     run_id = store.begin_run(
         suite=suite, source=source, command=command, planned=len(trials)
@@ -71,7 +73,8 @@ def run_trials(
         outcome = "failed"
         raise
     finally:
-        store.end_run(run_id, outcome)
+        told = ended_by() if ended_by and outcome == "finished" else None
+        store.end_run(run_id, outcome, ended_by=told)
 
 
 def _assess(finished: Finished, store: ResultStore) -> Finished:

@@ -2,13 +2,14 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tlbench.db.query import RunRecord, TrialRecord
+from tlbench.db.settings import flatten
 from tlbench.result import STATUSES, Validity
 from tlbench.statistics import (
     NOISE_FLOOR,
@@ -38,6 +39,22 @@ Floors = Mapping[tuple[int | None, str], float]
 
 
 @dataclass(frozen=True)
+class Names:
+    """What runs and machines are called, where their numbers would not do."""
+
+    runs: Mapping[int, str] = field(default_factory=dict)
+    machines: Mapping[int, str] = field(default_factory=dict)
+
+    def run(self, run_id: int) -> str:
+        return self.runs.get(run_id, f"run {run_id}")
+
+    def machine(self, machine_id: int | None) -> str:
+        if machine_id is None:
+            return "no machine"
+        return self.machines.get(machine_id, f"machine {machine_id}")
+
+
+@dataclass(frozen=True)
 class Summary:
     """One metric of one case, over its trials."""
 
@@ -61,6 +78,9 @@ class CaseTrials:
     label: str
     """The model, and those settings in which the cases of its mode differ."""
     trials: tuple[TrialRecord, ...]
+    run_name: str
+    """Such as `run 3`, or `run 3 of a.db` where there are several databases."""
+    machine_name: str
     floor: float = NOISE_FLOOR
     """By how much two equal cases may differ on the machine."""
 
@@ -119,7 +139,7 @@ class CaseTrials:
         values = list(self.values(metric).values())
         if not values:
             return Summary(None, None, 0, self._why_missing(metric))
-        return Summary(median(values), _interval(metric, values), len(values))
+        return Summary(median(values), interval_of(metric, values), len(values))
 
     def _why_missing(self, metric: str) -> str:
         if not self.finished:
@@ -132,7 +152,8 @@ class CaseTrials:
         return f"not measured in mode {self.mode}"
 
 
-def _interval(metric: str, values: Sequence[float]) -> Interval | None:
+def interval_of(metric: str, values: Sequence[float]) -> Interval | None:
+    """Of the typical value over the trials; None of one that is counted."""
     if len(set(values)) == 1:  # counted, not measured
         return None
     if metric.endswith("_percent"):
@@ -145,10 +166,14 @@ def describe_statuses(statuses: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {status}" for status, count in statuses.items())
 
 
+NUMBERS = Names()
+
+
 def gather(
     runs: Sequence[RunRecord],
     records: Sequence[TrialRecord],
     floors: Floors = MappingProxyType({}),
+    names: Names = NUMBERS,
 ) -> list[CaseTrials]:
     """Group the trials by run, case and machine: by mode, then as the suites list them.
 
@@ -169,7 +194,7 @@ def gather(
             item[0].machine_id or 0,
         ),
     )
-    labels = _labels(ordered)
+    labels = _labels(ordered, names)
     return [
         CaseTrials(
             run_id=key.run_id,
@@ -178,6 +203,8 @@ def gather(
             model=trials[0].model,
             label=label,
             trials=trials,
+            run_name=names.run(key.run_id),
+            machine_name=names.machine(key.machine_id),
             floor=floors.get((key.machine_id, trials[0].case.device), NOISE_FLOOR),
         )
         for (key, trials), label in zip(ordered, labels, strict=True)
@@ -192,7 +219,7 @@ def settings(case: Case) -> dict[str, Any]:
 def describe_setting(name: str, value: object) -> str:
     """A setting as people say it, such as `batch 8` or `2 ranks`."""
     match name, value:
-        case "mode" | "data" | "precision", _:
+        case "run" | "machine" | "mode" | "data" | "precision", _:
             return str(value)
         case "batch_size", _:
             return f"batch {value}"
@@ -246,15 +273,18 @@ def _by_machine(records: Sequence[TrialRecord]) -> dict[_Key, tuple[TrialRecord,
     return {key: tuple(trials) for key, trials in grouped.items()}
 
 
-def _labels(grouped: Sequence[_Grouped]) -> list[str]:
+def _labels(grouped: Sequence[_Grouped], names: Names) -> list[str]:
     """Name each group by its model and by what tells it from others of its mode.
 
-    Runs are told apart by their numbers; settings are named that vary within a run.
+    Runs are told apart by their names; settings are named that vary within a run.
     """
-    where = [_place(key) for key, _ in grouped]
+    where = [
+        {"run": names.run(key.run_id), "machine": names.machine(key.machine_id)}
+        for key, _ in grouped
+    ]
     how = [settings(trials[0].case) for _, trials in grouped]
     of_mode: dict[Mode, list[dict[str, Any]]] = defaultdict(list)
-    of_run: dict[tuple[Mode, int], list[dict[str, Any]]] = defaultdict(list)
+    of_run: dict[tuple[Mode, str], list[dict[str, Any]]] = defaultdict(list)
     for place, setting in zip(where, how, strict=True):
         of_mode[setting["mode"]].append(place)
         of_run[setting["mode"], place["run"]].append(setting)
@@ -270,19 +300,6 @@ def _labels(grouped: Sequence[_Grouped]) -> list[str]:
     return labels
 
 
-def _place(key: _Key) -> dict[str, Any]:
-    return {"run": key.run_id, "machine": key.machine_id}
-
-
 def _varying(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The fields, in order, that do not have the same value in every row."""
     return [name for name in rows[0] if any(r[name] != rows[0][name] for r in rows)]
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings, by dotted name."""
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from tlbench.db.query import RunRecord
+from tlbench.db.settings import flatten
 from tlbench.errors import ReportError
 from tlbench.machine import Machine
 from tlbench.plan import make_trial, shuffled
-from tlbench.reports.cases import flatten, stored_suite
+from tlbench.reports.cases import stored_suite
 from tlbench.reports.gate import Answer, Judgement
 from tlbench.reports.sides import PLACE, Side
 from tlbench.suites.spec import Case, Suite, Trial

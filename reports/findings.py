@@ -78,7 +78,7 @@ def _speed(
     rank = "the largest" if ratio.value == max(speedups) else "one"
     others = f"; it is {rank} of {len(speedups)} speed-ups" if speedups[1:] else ""
     return (
-        f"In {_circumstances(fastest.other.case)}{_run(cases, fastest)},"
+        f"In {describe_circumstances(fastest.other.case)}{_run(cases, fastest)},"
         f" {fastest.other.model} runs at"
         f" {value} times the speed of {_base_name(fastest)}"
         f" ({describe_evidence(ratio)}): {_verdict(ratio)}{others}."
@@ -224,7 +224,7 @@ def _why_not(
     return next((reason for reason in reasons if reason), "no trials match")
 
 
-def _circumstances(case: Case) -> str:
+def describe_circumstances(case: Case) -> str:
     """Mode, batch, precision, and what else is not as usual."""
     words = f"{MODE_WORDS[case.mode]} at batch {case.batch_size} in {case.precision}"
     unusual = {
@@ -245,7 +245,7 @@ def _circumstances(case: Case) -> str:
 def _run(cases: Sequence[CaseTrials], chosen: Comparison) -> str:
     """Which run is spoken of, where the report is on several."""
     is_one = len({case.run_id for case in cases}) == 1
-    return "" if is_one else f" in run {chosen.other.run_id}"
+    return "" if is_one else f" in {chosen.other.run_name}"
 
 
 def _base_name(comparison: Comparison) -> str:

@@ -86,9 +86,14 @@ def trial_frame(cases: Sequence[CaseTrials]) -> pd.DataFrame:
     )
 
 
-def case_frame(cases: Sequence[CaseTrials]) -> pd.DataFrame:
-    """One row a case: each metric's median, and `.low`, `.high` and `.n` beside it."""
-    metrics = metric_names(cases)
+def case_frame(
+    cases: Sequence[CaseTrials], metrics: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """One row a case: each metric's median, and `.low`, `.high` and `.n` beside it.
+
+    Of these metrics; of all that some trial has, where none are named.
+    """
+    metrics = metric_names(cases) if metrics is None else metrics
     return pd.DataFrame(
         [_case_columns(case) | _summary_columns(case, metrics) for case in cases]
     )

@@ -2,257 +2,184 @@
 
 import json
 import math
-import os
+import sys
+from base64 import b64encode
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 import pandas as pd
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
-from tlbench.calibrate import noise_floor
-from tlbench.db import query
-from tlbench.db.query import MachineRecord, RunRecord, TrialRecord
-from tlbench.errors import ReportError
-from tlbench.models.publication import MISPRINT_MARK
-from tlbench.reports.cases import CaseTrials, Floors, gather
+from tlbench.db.query import RunRecord
+from tlbench.reports.against import (
+    against_finding,
+    against_note,
+    against_table,
+    compare_with,
+)
+from tlbench.reports.cases import CaseTrials, gather, settings
 from tlbench.reports.cells import Table
-from tlbench.reports.charts import (
-    Chart,
-    Curves,
-    NoChart,
-    Palette,
-    accuracy_chart,
-    frontier_chart,
-    memory_chart,
-    speedup_chart,
-    stage_chart,
-    throughput_chart,
-    training_chart,
-)
+from tlbench.reports.chart_files import ChartFolder, write_charts
+from tlbench.reports.claims.judge import judge
+from tlbench.reports.claims.tables import describe
 from tlbench.reports.compare import Comparison, comparisons
-from tlbench.reports.findings import find
-from tlbench.reports.frames import case_frame, trial_frame
-from tlbench.reports.frontier import frontier_table
-from tlbench.reports.inputs import input_table
-from tlbench.reports.scaling import scaling_table
-from tlbench.reports.stacks import stack_table
-from tlbench.reports.tables import (
-    case_table,
-    comparison_table,
-    cost_table,
-    memory_table,
-    stage_table,
-)
-from tlbench.reports.trust import machine_table, trust_table
+from tlbench.reports.contents import Link, contents, in_order
+from tlbench.reports.evidence import Evidence, read_evidence
+from tlbench.reports.files import check_destination, write_whole
+from tlbench.reports.findings import Finding, find
+from tlbench.reports.frames import case_frame, metric_names, trial_frame
+from tlbench.reports.markdown_report import markdown_report
+from tlbench.reports.quantities import QUANTITIES
+from tlbench.reports.sections import Section, sections
+from tlbench.reports.tables import case_table
 from tlbench.statistics import EQUIVALENCE_BAND, LEVEL, NOISE_FLOOR
 from tlbench.units import UNKNOWN, format_bytes, format_duration, format_number
 
-CURVES = ("loss", "eval_top1_percent")
-COST_NOTE = (
-    "The closed form, torch's counter and DeepSpeed's profiler count each model on"
-    " their own. Checked in every trial: the parameters exactly, the multiply-adds of"
-    " torch's counter layer by layer against the closed form, and those of DeepSpeed's"
-    " profiler module by module against torch's; a trial in which they differ fails."
-    " The model of a builder is counted by torch alone. Tokens, values and the place of"
-    " TokenLearner are checked by tlbench models --certify. Published GFLOPS are"
-    " multiply-adds and half of all other operations, and so are ours beside them;"
-    f" {MISPRINT_MARK} marks what is misprinted there."
-)
-
-SCALING_NOTE = (
-    "Efficiency is the throughput over that on the fewest devices, over the ratio of"
-    " the numbers of devices. Strong: the whole batch stays the same; weak: that of"
-    " each device does."
-)
-STACKS_NOTE = (
-    "The same steps by torch in a plain process, by processes of torchrun, in workers"
-    " of Ray, and under DeepSpeed in these; each against the first of them that ran."
-)
-INPUT_NOTE = (
-    "The same case with batches from the loader and with one kept batch. Workers"
-    " needed: as many as would feed the model at the speed it has with the kept batch,"
-    " given cores of their own."
-)
-MACHINE_NOTE = (
-    "Sampled or counted while the steps were timed; on a GPU through NVML, on a CPU"
-    " from what the kernel tells."
-)
-TRUST_NOTE = (
-    "Each trial is judged when it is stored. Suspect: shown, and used with care."
-    " Invalid: no gate uses it. Flat: the steps keep their level; warming and slowing:"
-    " they get faster or slower while they are timed; none: they have no level. Every"
-    " step is kept. Trials apart: the standard deviation over the trials, which is what"
-    " the intervals are made of."
-)
+Form = Literal["html", "markdown"]
+MARKDOWN_SUFFIXES = (".md", ".markdown")
+STDOUT = "-"
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """All that a report is made from."""
+def write_report(
+    session: Session,
+    run_ids: Sequence[int],
+    destination: Path,
+    *,
+    run_names: Mapping[int, str] | None = None,
+    base: str | None = None,
+    form: Form | None = None,
+    charts: ChartFolder | None = None,
+) -> None:
+    """Write the report whole or not at all, and its charts first if they are wanted.
 
-    runs: Sequence[RunRecord]
-    machines: Sequence[MachineRecord]
-    trials: Sequence[TrialRecord]
-    curves: Curves
-    floors: Floors = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Section:
-    """One question of the report, its picture, and its table where there is one."""
-
-    name: str
-    title: str
-    chart: Chart | NoChart | None
-    """None: the table says it all."""
-    table: Table | None = None
-    note: str = ""
-    """What has to be known to read the table."""
-
-
-def check_destination(destination: Path) -> None:
-    """Raise ReportError where no report could be written; before a run, not after."""
-    target = destination.resolve()
-    if target.exists() and not target.is_file():
-        raise ReportError(f"{destination}: the report needs a file, and this is none")
-    if not target.parent.is_dir():
-        raise ReportError(f"{destination}: there is no folder {target.parent}")
-    if not os.access(target.parent, os.W_OK):
-        raise ReportError(f"{destination}: {target.parent} cannot be written to")
-
-
-def write_report(session: Session, run_ids: Sequence[int], destination: Path) -> None:
-    """Write the page beside its destination first, so that no half of it is seen."""
-    check_destination(destination)
-    target = destination.resolve()
-    page = build_page(session, run_ids)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_text(page, encoding="utf-8")
-        unfinished.replace(target)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise ReportError(
-            f"{destination}: the report cannot be written there: {error.strerror}"
-        ) from error
+    Args:
+        session: Of the database that holds all of it.
+        run_ids: The runs to report on.
+        destination: The file, or `-` for standard output.
+        run_names: What runs are called instead of by their numbers.
+        base: A run or a selection that the runs are held against.
+        form: What to write; what the destination's suffix says if that is not given.
+        charts: Where each chart goes too, in a file of its own.
+    """
+    if str(destination) != STDOUT:
+        check_destination(destination)
+    evidence = read_evidence(session, run_ids, run_names)
+    if base is not None:
+        against = compare_with(session, base, run_ids, run_names)
+        evidence = replace(evidence, against=against)
+    if charts is not None:
+        write_charts(_told(evidence), charts)
+    form = form or form_of(destination)
+    text = markdown_report(evidence) if form == "markdown" else render(evidence)
+    if str(destination) == STDOUT:
+        sys.stdout.write(text)
+    else:
+        write_whole(destination, text.encode())
 
 
-def build_page(session: Session, run_ids: Sequence[int]) -> str:
-    """The report on the runs, as HTML."""
-    return render(read_evidence(session, run_ids))
+def form_of(destination: Path) -> Form:
+    """What a file of that name holds."""
+    return "markdown" if destination.suffix.lower() in MARKDOWN_SUFFIXES else "html"
 
 
-def read_evidence(session: Session, run_ids: Sequence[int]) -> Evidence:
-    trials = query.trials(session, run_ids)
-    machines = query.machines(session, run_ids)
-    trained = [trial.id for trial in trials if trial.case.mode == "fit"]
-    hosts = {record.id: record.machine for record in machines}
-    used = {(t.machine_id, t.case.device): t.case for t in trials if t.machine_id}
-    return Evidence(
-        runs=[query.run(session, run_id) for run_id in run_ids],
-        machines=machines,
-        trials=trials,
-        curves=query.series(session, trained, CURVES),
-        floors={
-            (machine_id, device): noise_floor(session, hosts[machine_id], case)
-            for (machine_id, device), case in used.items()
-        },
-    )
+def _told(evidence: Evidence) -> list[Section]:
+    """The sections in their order."""
+    cases = gather(evidence.runs, evidence.trials, evidence.floors, evidence.names)
+    return _sections(evidence, cases, comparisons(cases))
 
 
 def render(evidence: Evidence) -> str:
     """The page; the template escapes everything that came from users or errors."""
-    cases = gather(evidence.runs, evidence.trials, evidence.floors)
+    cases = gather(evidence.runs, evidence.trials, evidence.floors, evidence.names)
     compared = comparisons(cases)
+    findings = [*find(cases, compared), *_finding_against(evidence)]
+    told = _sections(evidence, cases, compared)
+    title = f"The answer in {_NUMBERS[len(findings)]} sentences"
+    table = case_table(cases, compared)
     environment = _environment()
+    script = _static(environment, "script.js")
     return environment.get_template("page.html").render(
         runs=evidence.runs,
+        names=evidence.names,
         machines=evidence.machines,
-        hosts={record.id: record.machine.hostname for record in evidence.machines},
         trials=evidence.trials,
         failures=[trial for trial in evidence.trials if trial.status != "ok"],
-        cases=cases,
-        findings=find(cases, compared),
-        sections=_sections(cases, compared, evidence.curves),
-        table=case_table(cases, compared),
+        findings=findings,
+        answer_title=title,
+        contents=contents([*_links(told), *FIXED]),
+        sections=told,
+        table=table,
+        facets=_facets(table),
         level_percent=round(100 * LEVEL),
         band_percent=round(100 * EQUIVALENCE_BAND),
         floor_percents=[format_number(100 * f, 2) for f in _floors(evidence)],
-        raw_data=_script_json(_raw_data(evidence, cases)),
+        raw_data=_script_json(_raw_data(evidence, cases, compared)),
         style=_static(environment, "style.css"),
-        script=_static(environment, "script.js"),
+        script=script,
+        script_hash=b64encode(sha256(script.encode()).digest()).decode(),
+        version=version("tlbench"),
     )
+
+
+def _sections(
+    evidence: Evidence, cases: Sequence[CaseTrials], compared: Sequence[Comparison]
+) -> list[Section]:
+    return in_order(
+        [
+            *_section_against(evidence),
+            *sections(cases, compared, evidence.curves, evidence.history),
+        ]
+    )
+
+
+FIXED = (
+    Link("asked", "What was asked"),
+    Link("answer", "The answer"),
+    Link("cases", "All cases"),
+    Link("failures", "Failures"),
+    Link("method", "Method"),
+    Link("provenance", "Provenance"),
+)
+"""Sections that every report has, which stand in the template."""
+_NUMBERS = {3: "three", 4: "four", 5: "five"}
+
+
+def _links(told: Sequence[Section]) -> list[Link]:
+    """In the order of the page."""
+    return [Link(section.name, section.title) for section in told]
+
+
+def _section_against(evidence: Evidence) -> Iterator[Section]:
+    if evidence.against is not None:
+        table, note = against_table(evidence.against), against_note(evidence.against)
+        yield Section("against", f"Against {evidence.against.name}", None, table, note)
+
+
+def _finding_against(evidence: Evidence) -> Iterator[Finding]:
+    if evidence.against is not None:
+        yield against_finding(evidence.against)
+
+
+def _facets(table: Table) -> dict[str, list[str]]:
+    """What cases can be chosen by: the names that have several values, with these."""
+    values: dict[str, dict[str, None]] = defaultdict(dict)
+    for row in table.rows:
+        for name, several in row.facets.items():
+            values[name].update(dict.fromkeys(several.split("|")))
+    return {name: [*found] for name, found in values.items() if len(found) > 1}
 
 
 def _floors(evidence: Evidence) -> list[float]:
     """The noise floors that verdicts keep to, each once."""
     return sorted(set(evidence.floors.values())) or [NOISE_FLOOR]
-
-
-def _sections(
-    cases: Sequence[CaseTrials], compared: Sequence[Comparison], curves: Curves
-) -> list[Section]:
-    palette = Palette(cases)
-    return [
-        Section("accuracy", "Accuracy against compute", accuracy_chart(cases, palette)),
-        Section("throughput", "Throughput", throughput_chart(cases, palette)),
-        Section(
-            "speed-up",
-            "Speed-up: predicted and realised",
-            speedup_chart(compared, palette),
-            comparison_table(compared),
-        ),
-        Section(
-            "stages", "Where the time goes", stage_chart(cases), stage_table(cases)
-        ),
-        Section(
-            "memory", "Peak memory", memory_chart(cases, palette), memory_table(cases)
-        ),
-        Section("training", "Training curves", training_chart(cases, curves, palette)),
-        *_frontier(cases, palette),
-        *_tables(cases),
-        *_checked_cost(cases),
-        *_trust(cases),
-    ]
-
-
-def _checked_cost(cases: Sequence[CaseTrials]) -> Iterator[Section]:
-    """Only of runs that have counted: most reports are about what was measured."""
-    table = cost_table(cases)
-    if table.rows:
-        yield Section("cost", "Cost, checked", None, table, COST_NOTE)
-
-
-def _frontier(cases: Sequence[CaseTrials], palette: Palette) -> Iterator[Section]:
-    table = frontier_table(cases)
-    if table.rows:
-        chart = frontier_chart(cases, palette)
-        yield Section("frontier", "The largest batch that fits", chart, table)
-
-
-def _tables(cases: Sequence[CaseTrials]) -> Iterator[Section]:
-    """Questions that only some suites ask."""
-    asked = (
-        ("scaling", "More devices", scaling_table, SCALING_NOTE),
-        ("stacks", "What each layer costs", stack_table, STACKS_NOTE),
-        ("input", "What loading costs", input_table, INPUT_NOTE),
-        ("machine", "The machine meanwhile", machine_table, MACHINE_NOTE),
-    )
-    for name, title, table_of, note in asked:
-        table = table_of(cases)
-        if table.rows:
-            yield Section(name, title, None, table, note)
-
-
-def _trust(cases: Sequence[CaseTrials]) -> Iterator[Section]:
-    table = trust_table(cases)
-    if table.rows:
-        yield Section("trust", "How far to trust it", None, table, TRUST_NOTE)
 
 
 def _environment() -> jinja2.Environment:
@@ -266,12 +193,22 @@ def _environment() -> jinja2.Environment:
     environment.filters["moment"] = _moment
     environment.filters["bytes"] = format_bytes
     environment.filters["duration"] = format_duration
+    environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
+    environment.filters["text"] = _text
     environment.globals["unknown"] = UNKNOWN
+    environment.globals["zip"] = zip
     return environment
 
 
 def _moment(time: datetime) -> str:
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _text(text: str) -> Markup:
+    """Escaped as text between tags needs it; quotes, of which JSON is full, stay."""
+    for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        text = text.replace(character, entity)
+    return Markup(text)
 
 
 def _static(environment: jinja2.Environment, name: str) -> Markup:
@@ -280,14 +217,30 @@ def _static(environment: jinja2.Environment, name: str) -> Markup:
     return Markup(environment.loader.get_source(environment, name)[0])
 
 
-def _raw_data(evidence: Evidence, cases: Sequence[CaseTrials]) -> dict[str, Any]:
-    """What the page offers for download; tables as columns and rows, to stay small."""
+def _raw_data(
+    evidence: Evidence, cases: Sequence[CaseTrials], compared: Sequence[Comparison]
+) -> dict[str, Any]:
+    """What the page offers for download; tables as columns and rows, to stay small.
+
+    Once only: settings stand with the case, commands in the table of all trials.
+    """
+    told = [*dict.fromkeys(n for case in cases for n in settings(case.case))]
+    trials = trial_frame(cases).drop(columns=[*told, "command"], errors="ignore")
+    trials["case_row"] = [row for row, case in enumerate(cases) for _ in case.trials]
+    shown = [name for name in metric_names(cases) if name in QUANTITIES]
     return {
-        "runs": [asdict(run) for run in evidence.runs],
+        "runs": [_without_suite(run) for run in evidence.runs],
         "machines": [asdict(record) for record in evidence.machines],
-        "trials": _columns_and_rows(trial_frame(cases)),
-        "cases": _columns_and_rows(case_frame(cases)),
+        "settings": told,
+        "trials": _columns_and_rows(trials),
+        "cases": _columns_and_rows(case_frame(cases, shown)),
+        "claims": describe(judge(cases, compared)),
     }
+
+
+def _without_suite(run: RunRecord) -> dict[str, Any]:
+    """The cases say it too."""
+    return {name: v for name, v in asdict(run).items() if name != "suite_json"}
 
 
 def _columns_and_rows(frame: pd.DataFrame) -> dict[str, list[Any]]:

@@ -1,13 +1,26 @@
 """Metrics as people read them: title, unit, and as many digits as mean something."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tlbench.models.layers import Stage
-from tlbench.statistics import Interval
 from tlbench.units import format_number
+
+if TYPE_CHECKING:  # NumPy: a list of trials does without it
+    from tlbench.statistics import Interval
 
 DIGITS = 4
 """Significant digits of a measured value."""
+BASE_UNITS = {
+    "ms": "s",
+    "MHz": "Hz",
+    "MiB": "bytes",
+    "GiB": "bytes",
+    "M": "",
+    "GMACs": "MACs",
+    "GFLOPs": "FLOPs",
+}
+"""Units of values that are stored in another one."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +38,18 @@ class Quantity:
     def heading(self) -> str:
         return f"{self.title} [{self.unit}]" if self.unit else self.title
 
+    @property
+    def base_unit(self) -> str:
+        """The unit in which values are stored."""
+        if self.unit.startswith("%") and self.scale != 1:
+            return self.unit.replace("%", "fraction")
+        return BASE_UNITS.get(self.unit, self.unit)
+
     def text(self, value: float) -> str:
         shown = value * self.scale
         return f"{shown:,.0f}" if self.is_count else format_number(shown, DIGITS)
 
-    def interval_text(self, interval: Interval | None) -> str:
+    def interval_text(self, interval: "Interval | None") -> str:
         """Both ends; empty where there is no interval, or a count without spread."""
         if interval is None or interval[0] == interval[1]:
             return ""

@@ -1,68 +1,23 @@
 """Which stored cases a word on the command line means: a run, a case, or a query.
 
-A selection is a list of conditions, `name=value` or `name~part`, with commas between
-them. A number alone is a run.
+The language is that of `tlbench.db.conditions`. A case is selected where any of its
+trials meets the conditions, and then with all of them.
 """
 
-import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from typing import Any
 
 from sqlalchemy.orm import Session
 
 from tlbench.db import query
-from tlbench.db.query import CaseRecord, MachineRecord, RunRecord
-from tlbench.errors import ReportError, SuiteError
-from tlbench.reports.cases import CaseTrials, flatten, gather
-from tlbench.suites.model_spec import read_option
-from tlbench.suites.names import did_you_mean, model_name, parse_model
+from tlbench.db.conditions import Condition, parse_conditions
+from tlbench.db.query import MachineRecord, RunRecord
+from tlbench.db.search import Search
+from tlbench.errors import ReportError
+from tlbench.reports.cases import CaseTrials, gather
 
 MOST_NAMED = 10
-"""Values that an error lists; of more it says that there are more."""
-WAYS_TO_SELECT = (
-    "a run (3), a case (case=1a2b3c4d) or conditions"
-    " (model=ViT-B/16,mode=infer,batch_size=8) would be right"
-)
-
-
-def _is(actual: object, wanted: str) -> bool:
-    if actual is None:
-        return wanted in ("null", "none")
-    value = read_option(wanted)
-    if isinstance(actual, bool) or isinstance(value, bool):
-        return actual is value
-    return actual == value or str(actual) == wanted
-
-
-def _holds(actual: object, part: str) -> bool:
-    """Whether the value has the part anywhere; * and ? stand for what is not known."""
-    return fnmatchcase(str(actual), f"*{part.replace('[', '[[]')}*")
-
-
-OPERATORS: dict[str, Callable[[object, str], bool]] = {"=": _is, "~": _holds}
-_CONDITION = re.compile(rf"\s*([\w.]+)\s*([{''.join(OPERATORS)}])(.*)", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What one setting of a case, or its place, has to be."""
-
-    name: str
-    operator: str
-    value: str
-
-    def __str__(self) -> str:
-        return f"{self.name}{self.operator}{self.value}"
-
-    def is_met(self, fields: Mapping[str, object]) -> bool:
-        if self.name == "case" and self.operator == "=":
-            return str(fields["case"]).startswith(self.value)
-        if self.name not in fields:
-            return False
-        return OPERATORS[self.operator](fields[self.name], self.value)
+"""Cases that an error lists; of more it says that there are more."""
 
 
 @dataclass(frozen=True)
@@ -78,79 +33,26 @@ class Selection:
     @property
     def run_ids(self) -> tuple[int, ...]:
         """The runs it names; none: the newest that has matches."""
-        return tuple(int(c.value) for c in self.conditions if c.name == "run")
+        return tuple(int(c.value) for c in self.conditions if _is_run(c))
 
     @property
     def is_of_whole_runs(self) -> bool:
-        return all(condition.name == "run" for condition in self.conditions)
-
-    def is_met(self, fields: Mapping[str, object]) -> bool:
-        return all(
-            any(condition.is_met(fields) for condition in alternatives)
-            for alternatives in self.alternatives()
-        )
+        return all(map(_is_run, self.conditions))
 
     def in_runs(self, run_ids: Iterable[int]) -> "Selection":
         """The same conditions, in these runs."""
-        others = [c for c in self.conditions if c.name != "run"]
+        others = [c for c in self.conditions if not _is_run(c)]
         runs = [Condition("run", "=", str(run_id)) for run_id in run_ids]
         return Selection(",".join(map(str, [*others, *runs])), (*others, *runs))
-
-    def alternatives(self) -> list[list[Condition]]:
-        """The conditions, those together of which one has to be met."""
-        groups: dict[str, list[Condition]] = {}
-        for condition in self.conditions:
-            is_one_of = condition.operator == "="
-            key = condition.name if is_one_of else str(condition)
-            groups.setdefault(key, []).append(condition)
-        return list(groups.values())
 
 
 def parse_selection(text: str) -> Selection:
     """Read `3`, `case=1a2b3c4d` or `model~TL,mode=infer,run=3`."""
-    words = list(_split(text))
-    if len(words) == 1 and words[0].strip().isdecimal():
-        words = [f"run={words[0].strip()}"]
-    return Selection(text, tuple(_condition(word, text) for word in words))
+    return Selection(text, parse_conditions(text))
 
 
-def _split(text: str) -> Iterator[str]:
-    """The parts between commas; one in parentheses, or before no condition, is none."""
-    start = depth = 0
-    for place, character in enumerate(text):
-        depth += (character == "(") - (character == ")")
-        rest = text[place + 1 :]
-        if character == "," and depth <= 0 and _CONDITION.match(rest.partition(",")[0]):
-            yield text[start:place]
-            start = place + 1
-    yield text[start:]
-
-
-def _condition(word: str, text: str) -> Condition:
-    match = _CONDITION.fullmatch(word)
-    if match is None or not match[3].strip():
-        what = "names nothing" if not word.strip() else "is not understood"
-        raise ReportError(f"{text!r}: {word.strip()!r} {what}; {WAYS_TO_SELECT}")
-    name, operator, value = match[1], match[2], match[3].strip()
-    if name == "run" and (operator != "=" or not value.isdecimal()):
-        raise ReportError(
-            f"{text!r}: {word.strip()!r} is no run; its number, such as run=3, would"
-            " be right"
-        )
-    if name == "model" and operator == "=":
-        value = _printed(value)
-    return Condition(name, operator, value)
-
-
-def _printed(name: str) -> str:
-    """A model's name as it is stored: fractions are blocks, the order is one."""
-    try:
-        return model_name(parse_model(name))
-    except SuiteError:
-        return name  # a suite may call its models as it likes
-
-
-# ---------------------------------------------------------------- what it finds
+def _is_run(condition: Condition) -> bool:
+    return condition.name == "run" and condition.operator == "="
 
 
 @dataclass(frozen=True)
@@ -177,28 +79,52 @@ class Selected:
 def select(session: Session, selection: Selection) -> Selected:
     """Find what is selected; an error says which condition nothing meets."""
     runs = tuple(query.run(session, run_id) for run_id in selection.run_ids)
-    records = query.cases(session, [run.id for run in runs] or None)
-    found = [record for record in records if selection.is_met(fields(record))]
-    if not found:
-        raise ReportError(_nothing_found(selection, records))
-    _check_identity(selection, found)
-    if not runs:  # newest first
-        runs = (query.run(session, found[0].run_id),)
-    return _read(session, selection, runs)
+    try:
+        search = Search(session, selection.conditions)
+    except ReportError as error:
+        raise ReportError(f"{selection}: {error}") from error
+    if not search.keys:
+        raise ReportError(f"{selection}: {search.why_nothing()}")
+    _check_own(selection, search, runs)
+    _check_identity(selection, search)
+    if not runs:
+        runs = (query.run(session, _newest_run(search)),)
+    return _read(session, selection, runs, {key.trial for key in search.keys})
+
+
+def _check_own(selection: Selection, search: Search, runs: Iterable[RunRecord]) -> None:
+    """Refuse what another tool has measured: it has no cases that could be compared."""
+    named = [run for run in runs if run.origin is not None]
+    if named or not _own_runs(search):
+        told = f"run {named[0].id}" if named else "all that is found"
+        raise ReportError(
+            f"{selection}: {told} was imported from another tool, and has no cases to"
+            " compare; `tlbench query` and `tlbench trend` read it"
+        )
+
+
+def _own_runs(search: Search) -> set[int]:
+    """The runs with matches that tlbench has measured."""
+    found = {key.run for key in search.keys}
+    return {run_id for run_id in found if search.fields.runs[run_id]["origin"] is None}
+
+
+def _newest_run(search: Search) -> int:
+    runs = search.fields.runs
+    return max(
+        _own_runs(search), key=lambda run_id: (runs[run_id]["started_at"], run_id)
+    )
 
 
 def _read(
-    session: Session, selection: Selection, runs: tuple[RunRecord, ...]
+    session: Session,
+    selection: Selection,
+    runs: tuple[RunRecord, ...],
+    wanted: Collection[int],
 ) -> Selected:
+    """All cases of the runs, and those of which any trial is wanted."""
     run_ids = [run.id for run in runs]
     trials = query.trials(session, run_ids)
-    wanted = {
-        (trial.run_id, trial.identity)
-        for trial in trials
-        if selection.is_met(
-            fields(CaseRecord(trial.run_id, trial.identity, trial.model, trial.case))
-        )
-    }
     neighbours = tuple(
         case
         for run in runs
@@ -208,61 +134,25 @@ def _read(
         selection=selection,
         runs=runs,
         cases=tuple(
-            c for c in neighbours if (c.run_id, c.trials[0].identity) in wanted
+            case for case in neighbours if any(t.id in wanted for t in case.trials)
         ),
         neighbours=neighbours,
         machines={m.id: m for m in query.machines(session, run_ids)},
     )
 
 
-def fields(record: CaseRecord) -> dict[str, Any]:
-    """All that a condition may name: the place, the model, and every setting."""
-    settings = dict(flatten(record.case.model_dump(mode="json")))
-    place = {"run": record.run_id, "case": record.identity}
-    return settings | place | {"model": record.model}
-
-
-def _check_identity(selection: Selection, found: Sequence[CaseRecord]) -> None:
+def _check_identity(selection: Selection, search: Search) -> None:
     """See that `case=` means one case only."""
-    identities = sorted({record.identity for record in found})
+    cases = search.fields.cases
+    identities = sorted({cases[key.case]["case"] for key in search.keys})
     for condition in selection.conditions:
         if condition.name != "case" or condition.operator != "=":
             continue
-        fitting = [i for i in identities if i.startswith(condition.value)]
+        fitting = [i[:12] for i in identities if i.startswith(condition.value)]
         if len(fitting) > 1:
+            more = " and more" if len(fitting) > MOST_NAMED else ""
             raise ReportError(
                 f"{selection}: {condition} begins {len(fitting)} cases"
-                f" ({_listed(i[:12] for i in fitting)}); more digits would be right"
+                f" ({', '.join(fitting[:MOST_NAMED])}{more}); more digits would be"
+                " right"
             )
-
-
-def _nothing_found(selection: Selection, records: Sequence[CaseRecord]) -> str:
-    """Words for a selection that nothing meets, with what there is."""
-    if not records:
-        return f"{selection}: the database holds no trial there yet"
-    rows = [fields(record) for record in records]
-    names = dict.fromkeys(name for row in rows for name in row)
-    for alternatives in selection.alternatives():
-        name = alternatives[0].name
-        told = " or ".join(map(str, alternatives))
-        if name not in names:
-            return (
-                f"{selection}: {name!r} is no setting of a stored case"
-                f"{did_you_mean(name, names)}"
-            )
-        if not any(c.is_met(row) for c in alternatives for row in rows):
-            there_are = _listed(_shown(name, row[name]) for row in rows if name in row)
-            return f"{selection}: no stored case has {told}; there are {there_are}"
-    return f"{selection}: no stored case meets all of it at once"
-
-
-def _shown(name: str, value: object) -> str:
-    if name == "case":
-        return str(value)[:12]
-    return str(value) if isinstance(value, str) else json.dumps(value)
-
-
-def _listed(values: Iterable[str]) -> str:
-    different = list(dict.fromkeys(values))
-    listed = ", ".join(different[:MOST_NAMED])
-    return f"{listed} and more" if len(different) > MOST_NAMED else listed

@@ -8,8 +8,9 @@ from functools import cached_property
 from statistics import median
 
 from tlbench.db.query import MachineRecord, TrialRecord
+from tlbench.db.settings import flatten
 from tlbench.machine import Machine
-from tlbench.reports.cases import CaseTrials, flatten, settings
+from tlbench.reports.cases import CaseTrials, settings
 from tlbench.reports.quantities import LARGEST_BATCH
 from tlbench.suites.spec import Case
 

@@ -95,12 +95,30 @@ def case_table(cases: Sequence[CaseTrials], compared: Sequence[Comparison]) -> T
                     *(metric_cell(name, case.summary(name)) for name in shown),
                     _speedup_cell(speedups.get(id(case))),
                 ),
-                mode=case.mode,
-                has_failures=len(case.finished) < len(case.trials),
+                anchor=_anchor(case),
+                facets=_facets(case),
             )
             for case in cases
         ),
     )
+
+
+def _anchor(case: CaseTrials) -> str:
+    """The same in every report that has the case in this run."""
+    return f"case-{case.run_id}-{case.machine_id or 0}-{case.trials[0].identity[:12]}"
+
+
+def _facets(case: CaseTrials) -> dict[str, str]:
+    statuses = [*case.statuses]
+    return {
+        "run": case.run_name,
+        "machine": case.machine_name,
+        "model": case.model,
+        "mode": case.mode,
+        "batch": str(case.case.batch_size),
+        "precision": case.case.precision,
+        "status": "|".join([*statuses, *(["not ok"] if statuses != ["ok"] else [])]),
+    }
 
 
 def comparison_table(compared: Sequence[Comparison]) -> Table:
@@ -123,10 +141,10 @@ def comparison_table(compared: Sequence[Comparison]) -> Table:
                     word(c.other.label),
                     word(c.base.model),
                     word(c.other.mode),
-                    _predicted_cell(c),
+                    predicted_cell(c),
                     ratio_cell(c.speedup),
-                    _verdict_cell(c),
-                    _share_cell(c),
+                    verdict_of(c),
+                    share_cell(c),
                     ratio_cell(c.ratio(c.memory_metric)),
                     _accuracy_cell(c),
                 )
@@ -321,7 +339,7 @@ def _speedup_cell(comparison: Comparison | None) -> Cell:
     return ratio_cell(comparison.speedup)
 
 
-def _predicted_cell(comparison: Comparison) -> Cell:
+def predicted_cell(comparison: Comparison) -> Cell:
     predicted = comparison.predicted_speedup
     if predicted is None:
         return missing("the cost of one side is not known")
@@ -329,7 +347,7 @@ def _predicted_cell(comparison: Comparison) -> Cell:
     return Cell(text, key=predicted)
 
 
-def _verdict_cell(comparison: Comparison) -> Cell:
+def verdict_of(comparison: Comparison) -> Cell:
     """The verdict, and a mark where it rests on trials that are in doubt."""
     cell = verdict_cell(comparison.speedup)
     sides = (comparison.base, comparison.other)
@@ -339,7 +357,7 @@ def _verdict_cell(comparison: Comparison) -> Cell:
     return replace(cell, detail="in doubt", hint="; ".join([cell.hint, *doubts]))
 
 
-def _share_cell(comparison: Comparison) -> Cell:
+def share_cell(comparison: Comparison) -> Cell:
     fraction = comparison.realised_speedup_fraction
     if fraction is None:
         return missing("needs a predicted and a realised speed-up")

@@ -12,6 +12,7 @@ from tlbench.errors import ReportError
 from tlbench.reports.cases import describe_statuses
 from tlbench.reports.frames import DIRECTIONS
 from tlbench.reports.gate import Answer, Judgement
+from tlbench.reports.markdown import code, escaped, lines_of
 from tlbench.reports.quantities import QUANTITIES
 from tlbench.reports.selection import Selected
 from tlbench.reports.sides import Side
@@ -20,6 +21,7 @@ from tlbench.units import UNKNOWN, format_duration, format_metric, format_number
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 HEADINGS = ("case", "A", "B", "B / A", "interval", "verdict")
+ARE_NUMBERS = (False, True, True, True, True, False)
 
 
 @dataclass(frozen=True)
@@ -279,30 +281,17 @@ def _describe_side(side: Side) -> dict[str, Any]:
 def markdown(answer: Answer) -> str:
     """For a pull request: a table, and the notes below it."""
     shown = lines(answer)
-    rows = [HEADINGS, *((_code(x.title), *map(_escaped, x.cells[1:])) for x in shown)]
-    table = [f"| {' | '.join(row)} |" for row in rows]
-    table.insert(1, "|---|---:|---:|---:|---:|---|")
+    rows = [(code(x.title), *map(escaped, x.cells[1:])) for x in shown]
+    table = lines_of(HEADINGS, rows, ARE_NUMBERS)
     notes = [
-        f"- {_code(line.title)}: {_escaped('; '.join(line.notes))}"
+        f"- {code(line.title)}: {escaped('; '.join(line.notes))}"
         for line in shown
         if line.notes
     ]
-    before = [f"{_escaped(text)}  " for text in introduction(answer)]
-    after = [f"- {_escaped(text)}" for text in conclusion(answer)]
+    before = [f"{escaped(text)}  " for text in introduction(answer)]
+    after = [f"- {escaped(text)}" for text in conclusion(answer)]
     parts = [["### tlbench compare"], before, table, [*notes, *after]]
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
-
-
-def _code(text: str) -> str:
-    """A code span: names have characters that Markdown, or a forge, would read."""
-    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
-    pad = " " if "`" in text else ""
-    return f"{fence}{pad}{text}{pad}{fence}".replace("|", r"\|").replace("\n", " ")
-
-
-def _escaped(text: str) -> str:
-    """Plain words, whatever stands in them."""
-    return re.sub(r"([\\`*_\[\]<>|#~@])", r"\\\1", text).replace("\n", " ")
 
 
 # ---------------------------------------------------------------- JUnit

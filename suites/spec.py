@@ -297,8 +297,13 @@ class Case(Spec):
     @property
     def identity(self) -> str:
         """SHA-256 of the canonical JSON, in hexadecimal."""
-        text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return identity_of(self.canonical())
+
+
+def identity_of(canonical: dict[str, Any]) -> str:
+    """The identity of the case with this canonical JSON."""
+    text = json.dumps(canonical, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 # What each mode leaves at its default.

@@ -44,7 +44,7 @@ from numpy.typing import NDArray
 from tlbench.db import query
 from tlbench.db.store import ResultStore
 from tlbench.reports.cases import gather
-from tlbench.reports.page import read_evidence
+from tlbench.reports.evidence import read_evidence
 from tlbench.statistics import Interval
 
 HERE = Path(__file__).parent

@@ -2,20 +2,26 @@
 
 import json
 import shutil
+from base64 import b64decode
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from support.report_run import RunBuilder, model, timed
 from tlbench.db.store import ResultStore
 from tlbench.machine import fingerprint
-from tlbench.reports.page import write_report
+from tlbench.reports.page import render, write_report
 from tlbench.result import Metric, Series, TrialResult
 from tlbench.suites.model_spec import ModelSpec, TokenLearnerSpec
 from tlbench.suites.spec import Case, Suite, Trial
@@ -137,13 +143,13 @@ def show(driver: Chrome, width: int, scheme: str = "light") -> None:
 
 
 def visible_rows(browser: Chrome) -> list[WebElement]:
-    rows = browser.find_elements(By.CSS_SELECTOR, "#all-cases tbody tr")
+    rows = browser.find_elements(By.CSS_SELECTOR, "#cases-table tbody tr")
     return [row for row in rows if row.is_displayed()]
 
 
 def first_cells(browser: Chrome) -> list[str]:
     return [
-        row.find_element(By.CSS_SELECTOR, "td").text for row in visible_rows(browser)
+        row.find_element(By.CSS_SELECTOR, "th").text for row in visible_rows(browser)
     ]
 
 
@@ -183,19 +189,63 @@ def test_filter_leaves_the_rows_with_every_word(browser: Chrome) -> None:
     assert browser.find_element(By.ID, "shown").text == "1 of 4 cases"
 
 
-def test_filter_by_mode_and_by_failure(browser: Chrome) -> None:
-    browser.find_element(By.ID, "mode").send_keys("fit")
+def choose(browser: Chrome, name: str, value: str) -> None:
+    selector = f"#filters select[name={name}]"
+    Select(browser.find_element(By.CSS_SELECTOR, selector)).select_by_visible_text(
+        value
+    )
+
+
+def test_filter_by_mode_and_by_status(browser: Chrome) -> None:
+    choose(browser, "mode", "fit")
     assert len(visible_rows(browser)) == 2
-    browser.find_element(By.ID, "failed").click()
+    choose(browser, "status", "not ok")
     assert visible_rows(browser) == []
-    browser.find_element(By.ID, "mode").send_keys("all")
+    choose(browser, "mode", "all")
     assert first_cells(browser) == ["ViT-tiny+TL8@1"]
+    browser.find_element(By.CSS_SELECTOR, "#filters [type=reset]").click()
+    assert len(visible_rows(browser)) == 4
+
+
+def test_a_link_shows_the_view_again_and_back_leaves_it(browser: Chrome) -> None:
+    browser.find_element(By.ID, "filter").send_keys("tl8")
+    choose(browser, "mode", "infer")
+    heading = browser.find_element(By.CSS_SELECTOR, "#cases-table thead th")
+    heading.find_element(By.TAG_NAME, "button").click()
+    browser.find_element(By.ID, "theme").click()
+    address = browser.current_url
+
+    browser.get("about:blank")
+    browser.get(address)
+    assert first_cells(browser) == ["ViT-tiny+TL8@1"]
+    assert browser.find_element(By.ID, "filter").get_attribute("value") == "tl8"
+    heading = browser.find_element(By.CSS_SELECTOR, "#cases-table thead th")
+    assert heading.get_attribute("aria-sort") == "ascending"
+    assert brightness(browser) < 150
+
+    browser.find_element(By.ID, "theme").click()
+    choose(browser, "mode", "all")
+    assert len(visible_rows(browser)) == 2
+    browser.back()
+    assert len(visible_rows(browser)) == 1
+    assert brightness(browser) > 600
+    browser.back()
+    assert brightness(browser) < 150
+
+
+def test_every_table_can_be_sorted(browser: Chrome) -> None:
+    tables = browser.find_elements(By.TAG_NAME, "table")
+    assert len(tables) > 4
+    for table in tables:
+        headings = table.find_elements(By.CSS_SELECTOR, "thead th")
+        buttons = table.find_elements(By.CSS_SELECTOR, "thead th > button")
+        assert len(buttons) == len(headings)
 
 
 def test_sort_works_by_keyboard_in_both_directions(browser: Chrome) -> None:
     heading = next(
         th
-        for th in browser.find_elements(By.CSS_SELECTOR, "#all-cases th")
+        for th in browser.find_elements(By.CSS_SELECTOR, "#cases-table thead th")
         if th.text.startswith("throughput")
     )
     button = heading.find_element(By.TAG_NAME, "button")
@@ -208,7 +258,7 @@ def test_sort_works_by_keyboard_in_both_directions(browser: Chrome) -> None:
     assert first_cells(browser)[:2] == ["ViT-tiny+TL8@1", "ViT-tiny"]
     # Those that have no throughput stay last either way.
     modes = [
-        row.find_elements(By.TAG_NAME, "td")[1].text for row in visible_rows(browser)
+        row.find_elements(By.TAG_NAME, "td")[0].text for row in visible_rows(browser)
     ]
     assert modes == ["infer", "infer", "fit", "fit"]
 
@@ -236,15 +286,133 @@ def test_downloads_hold_every_trial(browser: Chrome, tmp_path: Path) -> None:
         "Browser.setDownloadBehavior",
         {"behavior": "allow", "downloadPath": str(tmp_path)},
     )
-    for button in browser.find_elements(By.CSS_SELECTOR, "[data-download]"):
-        button.click()
+    for button in browser.find_elements(By.CSS_SELECTOR, "[data-save], .save"):
+        if button.is_displayed():
+            button.click()
     csv, data = tmp_path / "tlbench-trials.csv", tmp_path / "tlbench.json"
+    table = tmp_path / "tlbench-cases.csv"
     for _ in range(50):
-        if csv.exists() and data.exists():
+        if all(file.exists() for file in (csv, data, table)):
             break
         evaluate(browser, "new Promise(done => setTimeout(done, 100))")
-    assert len(csv.read_text().splitlines()) == 1 + 4 * REPEATS
-    assert len(json.loads(data.read_text())["trials"]["rows"]) == 4 * REPEATS
+    trials = pd.read_csv(csv)
+    assert len(trials) == 4 * REPEATS
+    assert list(trials.query("mode == 'infer'")["batch_size"].unique()) == [8]
+    assert set(trials["command"]) == {
+        f"tlbench run --only {position}" for position in range(4 * REPEATS)
+    }
+    downloaded = json.loads(data.read_text())["trials"]
+    assert len(downloaded["rows"]) == 4 * REPEATS
+    assert "command" in downloaded["columns"]
+    of_cases = pd.read_csv(table)
+    assert list(of_cases["memory of the steps [bytes]"].dropna()) == [8e8, 5e8]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_axe_finds_nothing_serious(browser: Chrome, scheme: str, width: int) -> None:
+    show(browser, width, scheme)
+    for details in browser.find_elements(By.CSS_SELECTOR, "details"):
+        browser.execute_script("arguments[0].open = true", details)
+    axe = files("axe_core_python").joinpath("axe.min.js").read_text()
+    browser.execute_script(axe)
+    found = browser.execute_async_script(
+        "const done = arguments[0]; axe.run().then(done)"
+    )
+    assert len(found["passes"]) > 20
+    bad = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
+    assert [(v["id"], v["nodes"][0]["html"]) for v in bad] == []
+
+
+def test_the_first_key_offers_to_skip_to_the_content(browser: Chrome) -> None:
+    body = browser.find_element(By.TAG_NAME, "body")
+    body.send_keys(Keys.TAB)
+    link = browser.switch_to.active_element
+    assert link.text == "Skip to the content"
+    link.send_keys(Keys.ENTER)
+    assert evaluate(browser, "document.activeElement.id") == "content"
+
+
+def test_list_of_sections_opens_and_closes_by_keyboard(browser: Chrome) -> None:
+    show(browser, width=360)
+    listed = browser.find_element(By.ID, "contents-list")
+    assert not listed.is_displayed()
+    button = browser.find_element(By.ID, "contents-button")
+    button.send_keys(Keys.ENTER)
+    assert listed.is_displayed()
+    button.send_keys(Keys.ESCAPE)
+    assert not listed.is_displayed()
+
+
+def test_the_section_that_is_read_is_marked(browser: Chrome, report: Path) -> None:
+    browser.get(f"{report.as_uri()}#memory")
+    WebDriverWait(browser, 5).until(
+        lambda _: marked(browser) == ["Peak memory"], "not marked"
+    )
+
+
+def marked(browser: Chrome) -> list[str]:
+    links = browser.find_elements(By.CSS_SELECTOR, "nav a[aria-current]")
+    return [link.text for link in links]
+
+
+def test_a_link_to_a_trial_opens_what_hides_it(browser: Chrome, report: Path) -> None:
+    browser.get(f"{report.as_uri()}#trial-1")
+    assert browser.find_element(By.ID, "trial-1").is_displayed()
+
+
+def test_paper_has_light_colours_no_controls_and_nothing_cut(browser: Chrome) -> None:
+    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    a4_at_96_dpi = 794
+    show(browser, a4_at_96_dpi)
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"media": "print", "features": features}
+    )
+    try:
+        assert brightness(browser) > 600
+        for control in ("nav", "#filters", "#theme", ".save"):
+            assert not browser.find_element(By.CSS_SELECTOR, control).is_displayed()
+        width = evaluate(browser, "document.documentElement.scrollWidth")
+        assert width <= a4_at_96_dpi
+        pdf = browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})
+        assert b64decode(pdf["data"]).startswith(b"%PDF")
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+ATTACKS = (
+    "<script>document.title = 'broken'</script>",
+    "</script><script>document.title = 'broken'</script>",
+    "<img src=x onerror=\"document.title = 'broken'\">",
+    "<a href=\"javascript:document.title = 'broken'\">here</a>",
+    "\" onmouseover=\"document.title = 'broken'",
+)
+
+
+def test_what_users_and_errors_say_is_shown_as_text(
+    driver: Chrome, tmp_path: Path
+) -> None:
+    run = RunBuilder()
+    attack = " ".join(ATTACKS)
+    for number, text in enumerate(ATTACKS):
+        case = Case(model=model(name=f"{text} {number}"), mode="infer")
+        run.add(case, timed([1.0, 2.0], 1e9), command=text, notes={text: text})
+        run.fail(case, "error", reason=text, traceback=text)
+    record = replace(
+        run.record, suite=attack, description=attack, note=attack, tags=(attack,)
+    )
+    page = tmp_path / "attack.html"
+    page.write_text(render(replace(run.evidence, runs=[record])))
+    log(driver, "browser")
+    show(driver, width=1280)
+    driver.get(page.as_uri())
+    for button in driver.find_elements(By.CSS_SELECTOR, "thead button"):
+        driver.execute_script("arguments[0].click()", button)
+    assert "broken" not in driver.title.split("<")[0]
+    assert driver.find_element(By.TAG_NAME, "h1").text == attack
+    assert len(driver.find_elements(By.TAG_NAME, "script")) == 2
+    assert driver.find_elements(By.CSS_SELECTOR, "main img, [href^=javascript]") == []
+    assert log(driver, "browser") == []
 
 
 def test_sections_can_be_linked_to(browser: Chrome, report: Path) -> None:

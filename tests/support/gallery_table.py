@@ -13,7 +13,7 @@ from tlbench.db import query
 from tlbench.db.store import ResultStore
 from tlbench.reports.cases import CaseTrials, gather
 from tlbench.reports.compare import THROUGHPUT, Comparison, comparisons
-from tlbench.reports.page import read_evidence
+from tlbench.reports.evidence import read_evidence
 from tlbench.units import format_number
 
 DATABASE = Path(__file__).parents[2] / "docs" / "gallery" / "gallery.db"

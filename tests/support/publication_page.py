@@ -114,7 +114,8 @@ def page() -> str:
             "\n## Claims\n",
             f"Of the {CLAIMS_SOURCE}. *Exact* claims are decided by arithmetic and\n"
             "tests, *measured* ones on a machine, *proxy* ones by training on small\n"
-            "data in the place of JFT-300M; *quoted* ones cannot be decided here.\n",
+            "data in the place of JFT-300M; *quoted* ones cannot be decided here.\n"
+            "[claims.md](claims.md) tells how each gets its verdict.\n",
             *_table(
                 CLAIM_HEADINGS,
                 map(_claim, CLAIMS),

@@ -7,7 +7,7 @@ from typing import Any
 
 from support.machine import MACHINE
 from tlbench.db.query import MachineRecord, RunRecord, TrialRecord
-from tlbench.reports.page import Evidence
+from tlbench.reports.evidence import Evidence
 from tlbench.result import Status
 from tlbench.suites.model_spec import ModelSpec, TokenLearnerSpec
 from tlbench.suites.names import model_name
@@ -107,10 +107,13 @@ class RunBuilder:
         )
         return RunRecord(
             id=self.run_id,
+            uid=f"{self.run_id:032x}",
+            origin=None,
             suite=self.suite,
             description="A small ViT with and without TokenLearner.",
             source="smoke.yaml",
             status="finished",
+            ended_by=None,
             command="tlbench run smoke",
             started_at=START,
             ended_at=START + timedelta(seconds=95),
@@ -119,6 +122,8 @@ class RunBuilder:
             failed=sum(trial.status != "ok" for trial in self.trials),
             version="0.1.0",
             suite_json=suite.model_dump(mode="json"),
+            tags=(),
+            note="",
         )
 
     @property

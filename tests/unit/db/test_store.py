@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -14,15 +15,26 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, event, func, select, text
+from sqlalchemy import (
+    Connection,
+    bindparam,
+    create_engine,
+    event,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import StatementError
 
-from support import add_trials
+from support import add_trials, drive_run
 from support.add_trials import METRICS, STEPS
 from tlbench.db import connection, migrations, models, query
+from tlbench.db.check import check
 from tlbench.db.connection import Location
 from tlbench.db.store import ResultStore, upgrade
 from tlbench.errors import StoreError
@@ -95,7 +107,10 @@ def with_one_more_revision(
             f"""
             import sqlalchemy as sa
             from alembic import op
-            revision, down_revision = "9999", "{migrations.head()}"
+
+            revision = "9999"
+            down_revision = "{migrations.head()}"
+
             def upgrade():
                 how = "always" if op.get_bind().dialect.name == "sqlite" else "auto"
                 with op.batch_alter_table("run", recreate=how) as table:
@@ -311,6 +326,38 @@ class TestStore:
         assert [record.position for record in records] == expected
         assert count(store, models.ExperimentCase) == 1
 
+    def test_runs_of_four_drivers_are_all_there(
+        self, store: ResultStore, location: str
+    ) -> None:
+        trials, program = 12, Path(drive_run.__file__)
+        command = (sys.executable, str(program), location, str(trials))
+        drivers = [
+            subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=os.environ | {"PYTHONPATH": str(program.parents[1])},
+            )
+            for _ in range(4)
+        ]
+        told = [driver.communicate(timeout=120) for driver in drivers]
+        assert [err for _, err in told] == [b""] * 4
+        assert [driver.returncode for driver in drivers] == [0] * 4
+        run_ids = sorted(int(out.split()[0]) for out, _ in told)
+        with store.session() as session:
+            runs = query.runs(session)
+            stored = query.trials(session, run_ids)
+            arrays = query.series(session, [t.id for t in stored], ["step_time_s"])
+        assert sorted(run.id for run in runs) == run_ids
+        assert {(run.status, run.finished) for run in runs} == {("finished", trials)}
+        assert len({run.uid for run in runs}) == 4
+        assert [(t.run_id, t.position) for t in stored] == [
+            (run_id, position) for run_id in run_ids for position in range(trials)
+        ]
+        assert {len(trial.metrics) for trial in stored} == {METRICS}
+        assert [len(values) for values in arrays.values()] == [STEPS] * 4 * trials
+        assert count(store, models.ExperimentCase) == 1
+
     def test_kill_leaves_whole_trials_only(
         self, store: ResultStore, location: str, begin: Begin
     ) -> None:
@@ -414,6 +461,11 @@ def file(tmp_path: Path) -> Path:
 
 REVISIONS = Path(__file__).parent / "revisions"
 """A database of each earlier revision as a tlbench of its time made it, as SQL."""
+JUDGED: dict[str, list[str | None]] = {
+    "0001": [None, None, None, None, None],
+    "0002": [None, None, "invalid", "suspect", "suspect", "suspect", None],
+}
+"""The validity of the trials in them, by position; 0001 knew none."""
 
 
 def test_every_earlier_revision_has_its_database() -> None:
@@ -425,8 +477,8 @@ def test_every_earlier_revision_has_its_database() -> None:
 def test_results_of_an_earlier_revision_outlive_the_upgrade(
     file: Path, revision: str
 ) -> None:
+    _restore(file, revision)
     with closing(sqlite3.connect(file)) as older:
-        older.executescript((REVISIONS / f"{revision}.sql").read_text())
         names = [
             name
             for (name,) in older.execute("SELECT name FROM sqlite_master")
@@ -434,6 +486,7 @@ def test_results_of_an_earlier_revision_outlive_the_upgrade(
         ]
         rows = {name: _rows(older, name) for name in names}
     assert upgrade(str(file)) == (revision, migrations.head())
+    assert {item.state for item in check(str(file))} == {"sound"}
     with closing(sqlite3.connect(file)) as newer:
         for name in set(names) - {migrations.VERSION_TABLE}:
             pairs = zip(_rows(newer, name), rows[name], strict=True)
@@ -442,9 +495,79 @@ def test_results_of_an_earlier_revision_outlive_the_upgrade(
     with ResultStore.open(str(file)) as store, store.session() as session:
         (run,) = query.runs(session)
         trials = query.trials(session, [run.id])
-    assert [trial.status for trial in trials].count("ok") == 3
-    assert {trial.validity for trial in trials} == {None}
-    assert {trial.doubts for trial in trials} == {()}
+    assert [trial.validity for trial in trials] == JUDGED[revision]
+    assert [bool(trial.doubts) for trial in trials] == list(map(bool, JUDGED[revision]))
+    assert {trial.status for trial in trials} == {"ok", "skipped"}
+    assert (run.origin, run.ended_by, run.tags, run.note) == (None, None, (), "")
+    assert re.fullmatch("[0-9a-f]{32}", run.uid)
+
+
+def test_upgrade_keeps_what_only_0002_had(file: Path) -> None:
+    _restore(file, "0002")
+    upgrade(str(file))
+    with ResultStore.open(str(file)) as store, store.session() as session:
+        (machine,) = query.machines(session, [1])
+        calibrated = query.calibration(session, machine.machine)
+        trials = query.trials(session, [1])
+    assert len(calibrated) == 12
+    assert calibrated["matmul_fp32_flops_per_s"] == 20_312_875_023.7816
+    assert calibrated["matmul_tf32_flops_per_s"] is None
+    assert [t.position for t in trials if t.case.batch_size == "max"] == [2, 4]
+    assert trials[4].doubts[0] == "the warm-up did not settle in 21 steps"
+
+
+def _restore(file: Path, revision: str) -> None:
+    with closing(sqlite3.connect(file)) as older:
+        older.executescript((REVISIONS / f"{revision}.sql").read_text())
+
+
+@pytest.mark.parametrize("revision", ["0001", "0002"])
+def test_copies_of_a_database_agree_on_its_runs_after_their_upgrades(
+    tmp_path: Path, revision: str
+) -> None:
+    found = []
+    for name in ("one.db", "other.db"):
+        _restore(tmp_path / name, revision)
+        upgrade(str(tmp_path / name))
+        with ResultStore.open(str(tmp_path / name)) as store, store.session() as opened:
+            found.append([run.uid for run in query.runs(opened)])
+    assert found[0] == found[1]
+
+
+def test_upgrade_on_a_server_names_the_runs_as_that_of_a_file_does(
+    tmp_path: Path, postgresql: Callable[[], str]
+) -> None:
+    uids: list[str] = []
+    for location in (str(tmp_path / "file.db"), postgresql(), postgresql()):
+        engine = create_engine(Location.parse(location).url)
+        with engine.begin() as connection:
+            zone = ("UTC", "Asia/Tokyo")[len(uids) % 2]  # as its server has it
+            if engine.dialect.name == "postgresql":
+                name = connection.engine.url.database
+                connection.execute(text(f"ALTER DATABASE {name} SET timezone='{zone}'"))
+        with engine.begin() as connection:
+            _upgrade_to(connection, "0002")
+            connection.execute(OLD_RUN, {"began": START_OF_OLD_RUN})
+        engine.dispose()
+        upgrade(location)
+        with ResultStore.open(location) as store, store.session() as session:
+            uids.append(query.run(session, 1).uid)
+    assert len(set(uids)) == 1
+
+
+START_OF_OLD_RUN = datetime(2026, 1, 2, 23, 4, 5, 678_901, tzinfo=UTC)
+OLD_RUN = text(
+    "INSERT INTO run (id, suite, description, suite_json, source, command, status,"
+    " planned, started_at, version) VALUES (1, 'tiny', '', '{}', 'tiny.yaml',"
+    " 'tlbench run', 'finished', 0, :began, '0.1')"
+).bindparams(bindparam("began", type_=models.UtcDateTime))
+
+
+def _upgrade_to(connection: Connection, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(migrations.SCRIPTS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
 
 
 def _rows(database: sqlite3.Connection, table: str) -> list[dict[str, object]]:

@@ -19,8 +19,7 @@ import pytest
 import typer
 
 from support import stored_runs
-from tlbench import cli
-from tlbench.cli import app, main
+from tlbench.cli import app, main, options
 from tlbench.db.store import ResultStore
 from tlbench.machine import fingerprint
 from tlbench.models import cost, reference
@@ -714,7 +713,7 @@ def test_a_bug_of_ours_keeps_its_traceback(
     def broken(_: object) -> None:
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr(cli, "_print_json", broken)
+    monkeypatch.setattr("tlbench.cli.models.print_json", broken)
     with pytest.raises(ZeroDivisionError, match="ours"):
         call("suites", "--json")
 
@@ -722,7 +721,7 @@ def test_a_bug_of_ours_keeps_its_traceback(
 def test_stored_command_holds_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     url = "postgresql://me:secret@host:5432/results"
     monkeypatch.setattr(sys, "argv", ["tlbench", "run", "smoke", "--db", url])
-    assert cli._command() == (
+    assert options.command_line() == (
         "tlbench run smoke --db 'postgresql://me:***@host:5432/results'"
     )
 

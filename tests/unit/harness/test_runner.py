@@ -81,16 +81,24 @@ def test_what_came_of_a_trial_may_change_those_that_follow(
     result = MEASURED if status == "ok" else TrialResult(status, "a reason")
     cluster = cast("Cluster", ScriptedCluster(result))
     trials = Growing([Trial(case, repeat=0, position=0, seed=0)])
-    arguments = {"source": "", "command": ""}
     stored = []
     for item in run_trials(
-        suite, trials, cluster, store, learn=trials.learn, **arguments
+        suite,
+        trials,
+        cluster,
+        store,
+        source="",
+        command="",
+        learn=trials.learn,
+        ended_by=lambda: "time",
     ):
         stored.append(item)
         with store.session() as session:
             record = query.run(session, item.run_id)
         assert record.planned == len(trials)
     assert len(stored) == record.finished == record.planned == planned
+    with store.session() as session:
+        assert query.run(session, item.run_id).ended_by == "time"
 
 
 def calibrate(store: ResultStore, flops_per_s: float) -> None:

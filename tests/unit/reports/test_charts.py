@@ -6,25 +6,26 @@ import matplotlib as mpl
 import pytest
 
 from support.report_run import RunBuilder, model, smoke_run, staged, timed
+from support.svg_values import Picture
 from tlbench.models.layers import Stage
 from tlbench.reports.cases import gather
 from tlbench.reports.charts import (
-    MAX_POINTS,
+    memory_chart,
+    speedup_chart,
+    stage_chart,
+    throughput_chart,
+)
+from tlbench.reports.compare import comparisons
+from tlbench.reports.drawing import (
     MAX_ROWS,
+    WIDTH_INCHES,
     Chart,
     NoChart,
     Palette,
-    accuracy_chart,
-    memory_chart,
-    pareto_front,
-    speedup_chart,
-    stage_chart,
-    thinned,
-    throughput_chart,
-    training_chart,
 )
-from tlbench.reports.compare import comparisons
+from tlbench.reports.pareto import accuracy_chart
 from tlbench.reports.quantities import STAGES
+from tlbench.reports.training import training_chart
 from tlbench.suites.spec import Case
 
 Charts = dict[str, Chart | NoChart]
@@ -49,16 +50,68 @@ def smoke_charts() -> Charts:
 
 
 def texts(chart: Chart | NoChart) -> list[str]:
-    """Every piece of text that a chart shows, read back from its SVG."""
-    assert isinstance(chart, Chart)
-    return [
-        element.text or "" for element in ElementTree.fromstring(chart.svg).iter("text")
-    ]
+    return Picture(chart).texts
 
 
 def test_bars_carry_median_interval_and_n(smoke_charts: Charts) -> None:
     # 105 between the ends of exp(mean +- 4.303 * error) of the logs of 100, 110, 105.
     assert "105.0 (93.2 to 118), n=3" in texts(smoke_charts["throughput"])
+
+
+def test_bars_and_intervals_are_as_long_as_what_they_show(
+    smoke: RunBuilder, smoke_charts: Charts
+) -> None:
+    cases = gather([smoke.record], smoke.trials)
+    picture = Picture(smoke_charts["throughput"])
+    for panel, mode in enumerate(("infer", "train")):
+        bars = picture.by_row("bar", panel)
+        intervals = picture.by_row("interval", panel)
+        shown = [case for case in cases if case.mode == mode]
+        assert list(bars) == [case.label for case in shown]
+        for case in shown:
+            summary = case.summary("throughput_samples_per_s")
+            ends = bars[case.label].xs
+            assert min(ends) == pytest.approx(0, abs=1e-3)
+            assert max(ends) == pytest.approx(summary.value, rel=1e-5)
+            assert summary.interval is not None
+            read = sorted(intervals[case.label].xs)
+            assert read == pytest.approx(summary.interval, rel=1e-5)
+
+
+def test_bars_of_memory_are_as_long_as_what_they_show(
+    smoke: RunBuilder, smoke_charts: Charts
+) -> None:
+    bars = Picture(smoke_charts["memory"]).by_row("bar")
+    for case in gather([smoke.record], smoke.trials):
+        if case.mode == "infer":
+            bytes_held = case.trials[0].metrics["peak_memory_host_growth_bytes"]
+            assert bytes_held is not None
+            expected = bytes_held / 2**20
+            assert max(bars[case.label].xs) == pytest.approx(expected, rel=1e-5)
+
+
+def test_numbers_stand_right_of_their_bars_and_inside_the_picture(
+    run: RunBuilder,
+) -> None:
+    for batch_size in range(1, MAX_ROWS + 1):
+        case = Case(
+            model=model(name="a model with a name as long as names of models get"),
+            mode="infer",
+            batch_size=batch_size,
+            attention="math" if batch_size % 2 else "auto",
+        )
+        speeds = [1234.5 * batch_size * factor for factor in (0.98, 1, 1.02)]
+        run.add(case, timed(speeds, 1e9))
+    picture = Picture(charts(run)["throughput"])
+    width = WIDTH_INCHES * 72
+    numbers = [(place, text) for place, text in picture.written() if "n=3" in text]
+    assert len(numbers) == MAX_ROWS
+    bars = picture.marks("bar")
+    for bar, ((x, _), text) in zip(bars, numbers, strict=True):
+        right = max(x for x, _ in bar.points)
+        assert right < x
+        # A figure of the widest of the page's fonts is 0.64 of its height.
+        assert x + 0.64 * 9 * len(text) < width
 
 
 def test_memory_is_shown_in_mebibytes(smoke_charts: Charts) -> None:
@@ -81,6 +134,20 @@ def test_stages_are_named_with_the_ceiling_of_each_case(run: RunBuilder) -> None
     assert ceilings == ["at best 2.20\N{MULTIPLICATION SIGN}"]  # 11 ms over 5
 
 
+def test_stages_follow_each_other_as_long_as_they_take(run: RunBuilder) -> None:
+    run.add(Case(model=model(), mode="infer"), [staged()])
+    learned = {"after": 0.006, "tokenizer": 0.001}
+    run.add(Case(model=model(1), mode="infer"), [staged(**learned)])
+    picture = Picture(charts(run)["stages"])
+    end = 0.0
+    times = {"embedding": 1, "before": 2, "tokenizer": 1, "after": 6, "head": 1}
+    for stage, time in times.items():
+        xs = picture.by_row(stage)["ViT-tiny+TL8@1"].xs
+        assert min(xs) == pytest.approx(end, abs=1e-3)
+        end += time
+        assert max(xs) == pytest.approx(end, abs=1e-3)
+
+
 def test_stages_of_a_factorised_encoder_are_named(run: RunBuilder) -> None:
     run.add(Case(model=model(), mode="infer"), [staged(temporal=0.002)])
     assert "blocks over time" in texts(charts(run)["stages"])
@@ -101,6 +168,25 @@ def test_speedup_names_realised_and_predicted(smoke_charts: Charts) -> None:
     assert "1.90 of 2.00 = 95.0 %" in texts(smoke_charts["speed-up"])
 
 
+def test_speedup_marks_stand_at_what_was_predicted_and_realised(
+    smoke: RunBuilder, smoke_charts: Charts
+) -> None:
+    compared = comparisons(gather([smoke.record], smoke.trials))
+    picture = Picture(smoke_charts["speed-up"])
+    for panel, mode in enumerate(("infer", "train")):
+        of_mode = [c for c in compared if c.other.mode == mode]
+        assert len(of_mode) == 2
+        for comparison in of_mode:
+            label = comparison.other.label
+            (predicted,) = picture.by_row("predicted", panel)[label].xs
+            (realised,) = picture.by_row("realised", panel)[label].xs
+            assert predicted == pytest.approx(comparison.predicted_speedup, rel=1e-5)
+            assert realised == pytest.approx(comparison.speedup.value, rel=1e-5)
+            assert comparison.speedup.interval is not None
+            ends = sorted(picture.by_row("interval", panel)[label].xs)
+            assert ends == pytest.approx(comparison.speedup.interval, rel=1e-5)
+
+
 def test_every_model_is_in_the_legend_of_accuracy(smoke_charts: Charts) -> None:
     shown = texts(smoke_charts["accuracy"])
     assert {"ViT-tiny", "ViT-tiny+TL8@1", "ViT-tiny+TL8@2"} <= set(shown)
@@ -109,7 +195,13 @@ def test_every_model_is_in_the_legend_of_accuracy(smoke_charts: Charts) -> None:
 def test_charts_are_the_same_every_time(
     smoke: RunBuilder, smoke_charts: Charts
 ) -> None:
-    assert charts(smoke) == smoke_charts
+    again = charts(smoke)
+    assert again.keys() == smoke_charts.keys()
+    for name, chart in again.items():
+        assert isinstance(chart, Chart)
+        first = smoke_charts[name]
+        assert isinstance(first, Chart)
+        assert chart.svg == first.svg
 
 
 def test_charts_are_images_with_a_title_in_colours_of_the_page(
@@ -173,18 +265,6 @@ def test_a_long_run_is_cut_and_says_so(run: RunBuilder) -> None:
     assert isinstance(chart, Chart)
     assert "9.000, n=1" in texts(chart)  # the other panel is there
     assert "3 more rows are in the table" in chart.note
-
-
-def test_long_curves_are_averaged_over_neighbours() -> None:
-    frame = thinned([float(step) for step in range(10 * MAX_POINTS)])
-    assert len(frame) == MAX_POINTS
-    assert frame["y"].iloc[0] == pytest.approx(4.5)  # mean of 0 to 9
-    assert frame["x"].iloc[0] == pytest.approx(5.5)  # steps count from 1
-
-
-def test_pareto_front_leaves_out_what_another_beats() -> None:
-    points = [(1.0, 90.0), (2.0, 95.0), (2.0, 94.0), (3.0, 93.0), (4.0, 96.0)]
-    assert pareto_front(points) == [(1.0, 90.0), (2.0, 95.0), (4.0, 96.0)]
 
 
 def test_drawing_leaves_the_settings_of_matplotlib_alone(run: RunBuilder) -> None:

@@ -1,12 +1,14 @@
 """The table and the chart of the largest batches."""
 
-import xml.etree.ElementTree as ElementTree
 from typing import Any
 
+import pytest
+
 from support.report_run import RunBuilder, Values, model
+from support.svg_values import Picture
 from tlbench.reports.cases import gather
-from tlbench.reports.charts import Chart, NoChart, Palette, frontier_chart
-from tlbench.reports.frontier import HEADINGS, frontier_table
+from tlbench.reports.drawing import NoChart, Palette
+from tlbench.reports.frontier import HEADINGS, frontier_chart, frontier_table
 from tlbench.suites.spec import Case, Parallelism
 from tlbench.units import UNKNOWN
 
@@ -66,7 +68,6 @@ def test_a_batch_that_was_not_found_has_the_reason(run: RunBuilder) -> None:
     (row,) = frontier_table(gather([run.record], run.trials)).rows
     assert [cell.text for cell in row.cells[5:]] == [UNKNOWN] * 5
     assert row.cells[6].hint == "1 oom; batch 1, the smallest, takes 3 GiB"
-    assert row.has_failures
 
 
 def test_an_end_that_no_batch_reached_has_the_reason(run: RunBuilder) -> None:
@@ -80,16 +81,55 @@ def test_a_case_with_a_batch_of_its_own_is_left_out(run: RunBuilder) -> None:
     assert rows(run) == []
 
 
-def test_the_chart_has_a_bar_for_each_batch_that_was_found(run: RunBuilder) -> None:
-    run.add(largest(), found(100, 101))
-    run.add(largest(1), found(250, 251))
-    run.fail(largest(2))
+def chart_of(run: RunBuilder) -> Picture:
     cases = gather([run.record], run.trials)
-    chart = frontier_chart(cases, Palette(cases))
-    assert isinstance(chart, Chart)
-    shown = [e.text or "" for e in ElementTree.fromstring(chart.svg).iter("text")]
-    assert {"100, n=2", "250, n=2", "ViT-tiny", "ViT-tiny+TL8@1"} <= set(shown)
-    assert "ViT-tiny+TL8@2" not in shown
+    return Picture(frontier_chart(cases, Palette(cases)))
+
+
+def test_the_chart_shows_each_batch_over_its_precision_and_stage(
+    run: RunBuilder,
+) -> None:
+    batches = {
+        ("bf16", 0): (200, 350),
+        ("bf16", 3): (240, 410),
+        ("fp32", 0): (100, 180),
+        ("fp32", 3): (120, 210),
+    }
+    for (precision, stage), pair in batches.items():
+        for place, batch in zip((None, 1), pair, strict=True):
+            spread = {"zero_stage": stage}
+            settings = {"mode": "train", "precision": precision, "parallelism": spread}
+            run.add(largest(place, **settings), found(batch, batch + 1))
+    picture = chart_of(run)
+    for number in (0, 1):
+        for precision in ("bf16", "fp32"):
+            mark = picture.marks(f"batch-{precision}")[number]
+            columns = [picture.axis("x").name(x) for x, _ in mark.points]
+            assert columns == [f"{precision}\nZeRO 0", f"{precision}\nZeRO 3"]
+            expected = [batches[precision, stage][number] for stage in (0, 3)]
+            assert mark.ys == pytest.approx(expected, rel=1e-4)
+    assert {"ViT-tiny", "ViT-tiny+TL8@1"} <= set(picture.texts)
+
+
+def test_inference_has_no_stages_and_a_panel_of_its_own(run: RunBuilder) -> None:
+    run.add(largest(mode="train"), found(10, 11))
+    run.add(largest(), found(1000, 1001))
+    run.add(largest(1), found(1500, 1501))
+    run.fail(largest(2))
+    picture = chart_of(run)
+    assert len(picture.panels) == 2
+    assert [tick.text for tick in picture.axis("x", 0).ticks] == ["fp32"]
+    marks = picture.marks("batch-fp32", panel=0)
+    assert [mark.ys[0] for mark in marks] == pytest.approx([1000, 1500], rel=1e-4)
+    assert "ViT-tiny+TL8@2" not in picture.texts  # none of its batches fitted
+    assert "inference, 2.00 GiB a rank" in picture.texts
+
+
+def test_batches_far_apart_are_read_off_a_logarithmic_axis(run: RunBuilder) -> None:
+    run.add(largest(), found(7, 8))
+    run.add(largest(1), found(9000, 9001))
+    marks = chart_of(run).marks("batch-fp32")
+    assert [mark.ys[0] for mark in marks] == pytest.approx([7, 9000], rel=1e-3)
 
 
 def test_without_a_found_batch_there_is_no_chart(run: RunBuilder) -> None:

@@ -1,7 +1,10 @@
 import json
 import re
+from base64 import b64encode
 from dataclasses import replace
 from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.resources import files
 from pathlib import Path
 
 import lxml.html  # type: ignore[import-untyped]  # lxml has no types
@@ -12,7 +15,11 @@ from support.machine import MACHINE
 from support.report_run import RunBuilder, model, smoke_run, timed
 from tlbench.db.store import ResultStore
 from tlbench.errors import ReportError, StoreError
+from tlbench.reports.cases import Names
+from tlbench.reports.contents import PLACES
+from tlbench.reports.drawing import SERIES
 from tlbench.reports.page import render, write_report
+from tlbench.reports.publication.figures import FIGURES
 from tlbench.result import Metric, TrialResult
 from tlbench.suites.model_spec import BuilderSpec
 from tlbench.suites.spec import Case, Suite, Trial
@@ -31,22 +38,26 @@ def raw_data(page: HtmlElement) -> dict[str, object]:
 
 
 def case_rows(page: HtmlElement) -> list[dict[str, HtmlElement]]:
-    table = page.get_element_by_id("all-cases")
-    headings = [th.text_content() for th in table.iterfind(".//th")]
+    table = page.get_element_by_id("cases-table")
+    headings = [th.text_content() for th in table.iterfind("thead//th")]
     return [
-        dict(zip(headings, row.iterfind("td"), strict=True))
+        dict(zip(headings, row.iterchildren(), strict=True))
         for row in table.iterfind("tbody/tr")
     ]
 
 
 def test_sections_come_in_the_order_of_questions(page: HtmlElement) -> None:
-    names = [heading.get("id") for heading in page.iterfind(".//h2")]
-    assert names == [
-        "asked", "answer", "accuracy", "throughput", "speed-up", "stages",
-        "memory", "training", "trust", "cases", "failures", "method", "provenance",
-    ]  # fmt: skip
-    links = [link.get("href") for link in page.iterfind(".//nav/a")]
+    names = [heading.get("id") for heading in page.iterfind(".//main//h2")]
+    assert names == sorted(names, key=PLACES.__getitem__)
+    assert {"accuracy", "speed-up", "memory", "training", "claims"} < set(names)
+    assert names[:2] == ["asked", "answer"]
+    assert names[-4:] == ["cases", "failures", "method", "provenance"]
+    links = [link.get("href") for link in page.iterfind(".//nav//a")]
     assert links == [f"#{name}" for name in names]
+
+
+def test_every_figure_of_the_publication_has_a_place_on_the_page() -> None:
+    assert {figure.name for figure in FIGURES} <= set(PLACES)
 
 
 def test_cost_is_a_section_of_runs_that_counted_it(run: RunBuilder) -> None:
@@ -56,11 +67,11 @@ def test_cost_is_a_section_of_runs_that_counted_it(run: RunBuilder) -> None:
     heading = page.get_element_by_id("cost")
     assert heading.text_content() == "Cost, checked"
     table = heading.getparent().find(".//table")
-    cells = [td.text for td in table.iterfind("tbody/tr/td")]
+    cells = [cell.text for cell in table.find("tbody/tr").iterchildren()]
     assert cells[0] == "ViT-tiny"
     assert cells[2:4] == ["2.000", "2.000"]
     assert "is counted by torch alone" in heading.getparent().findtext("p")
-    assert "#cost" in [link.get("href") for link in page.iterfind(".//nav/a")]
+    assert "#cost" in [link.get("href") for link in page.iterfind(".//nav//a")]
 
 
 def test_the_answer_counts_its_sentences(run: RunBuilder) -> None:
@@ -97,7 +108,10 @@ def test_a_missing_value_is_a_dash_with_its_reason(page: HtmlElement) -> None:
     row = next(r for r in case_rows(page) if r["mode"].text == "infer")
     cell = row["top-1 [%]"]
     assert cell.text == "\N{EN DASH}"
-    assert cell.get("title") == "mode infer runs random weights, which have no accuracy"
+    place = int(cell.findtext("sup")) - 1
+    reasons = page.get_element_by_id("cases").getparent().findall(".//ol/li")
+    reason = "mode infer runs random weights, which have no accuracy"
+    assert reasons[place].text == reason
 
 
 def test_raw_data_holds_every_trial_as_it_is_stored(page: HtmlElement) -> None:
@@ -106,9 +120,12 @@ def test_raw_data_holds_every_trial_as_it_is_stored(page: HtmlElement) -> None:
     rows = [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
     stored = {trial.id: trial for trial in smoke_run().trials}
     assert {row["trial_id"] for row in rows} == set(stored)
+    cases = raw_data(page)["cases"]
+    assert isinstance(cases, dict)
+    mode = cases["columns"].index("mode")
     for row in rows:
         trial = stored[row["trial_id"]]
-        assert row["command"] == trial.command
+        assert cases["rows"][row["case_row"]][mode] == trial.case.mode
         for name, value in trial.metrics.items():
             assert row[name] == value
 
@@ -116,6 +133,118 @@ def test_raw_data_holds_every_trial_as_it_is_stored(page: HtmlElement) -> None:
 def test_every_trial_has_the_command_that_repeats_it(page: HtmlElement) -> None:
     commands = {code.text for code in page.iterfind(".//code")}
     assert commands == {trial.command for trial in smoke_run().trials}
+
+
+def test_every_trial_case_and_failure_can_be_linked_to(run: RunBuilder) -> None:
+    case = Case(model=model(), mode="infer")
+    run.add(case, timed([1.0, 2.0], 1e9))
+    run.fail(case)
+    page = lxml.html.document_fromstring(render(run.evidence))
+    ids = set(page.xpath("//@id"))
+    assert {f"trial-{trial.id}" for trial in run.trials} <= ids
+    assert f"failure-{run.trials[-1].id}" in ids
+    assert f"case-1-1-{case.identity[:12]}" in ids
+    linked = {href[1:] for href in page.xpath("//a/@href")}
+    assert linked <= ids
+
+
+def test_every_table_has_a_caption_and_headings_of_rows(page: HtmlElement) -> None:
+    tables = page.findall(".//table")
+    captions = [table.findtext("caption") for table in tables]
+    assert all(captions)
+    assert len(set(captions)) == len(captions)
+    for table in tables:
+        assert {th.get("scope") for th in table.iterfind("thead//th")} == {"col"}
+        for row in table.iterfind("tbody/tr"):
+            assert [cell.get("scope") for cell in row.iterfind("th")] == ["row"]
+
+
+def test_a_download_names_the_unit_of_its_values(page: HtmlElement) -> None:
+    (row,) = (
+        r for r in case_rows(page)
+        if r["mode"].text == "infer" and r["case"].text == "ViT-tiny+TL8@1"
+    )  # fmt: skip
+    table = page.get_element_by_id("cases-table")
+    names = {
+        th.text: th.get("data-download", th.text) for th in table.iterfind("thead//th")
+    }
+    assert names["latency p50 [ms]"] == "latency p50 [s]"
+    assert float(row["latency p50 [ms]"].get("data-key")) == 1 / 199.5
+    assert names["memory of the steps [MiB]"] == "memory of the steps [bytes]"
+    assert float(row["memory of the steps [MiB]"].get("data-key")) == 4e8
+    assert names["throughput [samples/s]"] == "throughput [samples/s]"
+
+
+def test_cases_can_be_chosen_by_what_tells_them_apart(smoke: RunBuilder) -> None:
+    smoke.fail(smoke.cases[0])
+    page = lxml.html.document_fromstring(render(smoke.evidence))
+    choices = {
+        select.get("name"): [option.text for option in select.iterfind("option")][1:]
+        for select in page.get_element_by_id("filters").iterfind(".//select")
+    }
+    assert choices == {
+        "model": ["ViT-tiny", "ViT-tiny+TL8@1", "ViT-tiny+TL8@2"],
+        "mode": ["infer", "train", "fit"],
+        "batch": ["8", "32"],
+        "status": ["ok", "oom", "not ok"],
+    }
+
+
+def test_tags_notes_and_names_of_runs_are_shown(run: RunBuilder) -> None:
+    run.add(Case(model=model(), mode="infer"), timed([1.0], 1e9))
+    evidence = run.evidence
+    record = replace(evidence.runs[0], tags=("nightly", "<b>"), note="fan was off")
+    names = Names({1: "run 7 of a.db"}, {1: "bench-01 (machine 4)"})
+    html = render(replace(evidence, runs=[record], names=names))
+    page = lxml.html.document_fromstring(html)
+    assert [tag.text for tag in page.find_class("tag")] == ["nightly", "<b>"]
+    assert page.find_class("remark")[0].text == "fan was off"
+    assert "7 of a.db" in page.get_element_by_id("asked").getparent().text_content()
+    assert "bench-01 (machine 4)" in page.text_content()
+
+
+def test_only_the_script_of_the_page_may_run(page: HtmlElement) -> None:
+    (policy,) = page.xpath("//meta[@http-equiv]/@content")
+    script = page.findall(".//script")[-1].text
+    digest = b64encode(sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in policy
+
+
+def relative_luminance(colour: str) -> float:
+    """As WCAG 2.2 defines it, of `#rrggbb`."""
+    parts = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
+    linear = [
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((relative_luminance(one), relative_luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_contrast_is_that_of_the_definition() -> None:
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_colours_stand_out_from_the_paper(theme: str) -> None:
+    style = files("tlbench.reports.templates").joinpath("style.css").read_text()
+    pairs = re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", style)
+    colours = {name: pair[theme == "dark"] for name, *pair in pairs}
+    series = [colour for name, colour in colours.items() if name.startswith("series")]
+    assert len(series) == len(SERIES)
+    for colour in (*series, colours["control"]):
+        assert contrast(colour, colours["paper"]) >= 3
+    for text in ("ink", "muted", "link", "alarm"):
+        assert contrast(colours[text], colours["paper"]) >= 4.5
+    for text in ("ink", "muted", "link"):
+        assert contrast(colours[text], colours["raised"]) >= 4.5
+    assert contrast(colours["alarm"], colours["alarm-paper"]) >= 4.5
+    if theme == "light":
+        assert series == list(SERIES)
 
 
 def test_page_says_where_it_ran_and_with_what(page: HtmlElement) -> None:
@@ -147,7 +276,9 @@ def test_whatever_users_and_errors_say_is_shown_as_text(run: RunBuilder) -> None
     machine = replace(MACHINE, hostname=ATTACK, cpu_model=ATTACK)
     record = replace(evidence.machines[0], machine=machine)
 
-    html = render(replace(evidence, machines=[record]))
+    asked = replace(evidence.runs[0], description=ATTACK, tags=(ATTACK,), note=ATTACK)
+
+    html = render(replace(evidence, machines=[record], runs=[asked]))
 
     assert "<script>alert" not in html
     page = lxml.html.document_fromstring(html)

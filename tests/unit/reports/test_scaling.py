@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 
 from support.report_run import RunBuilder, model, timed
+from support.svg_values import Picture
 from tlbench.reports.cases import gather
-from tlbench.reports.scaling import Scaling, scaling_table, scalings
+from tlbench.reports.drawing import NoChart, Palette
+from tlbench.reports.scaling import Scaling, scaling_chart, scaling_table, scalings
 from tlbench.statistics import compare_ratio
 from tlbench.suites.spec import Case
+
+SPEED = "throughput_samples_per_s"
 
 
 def add(run: RunBuilder, ranks: int, batch: int, speeds: list[float], **s: Any) -> None:
@@ -128,3 +132,72 @@ def test_the_table_tells_efficiency_in_percent(run: RunBuilder) -> None:
     assert cells["efficiency [%]"].text == "75.0"
     assert (cells["ranks"].text, cells["ranks"].detail) == ("4", "over 1")
     assert cells["scaling"].text == "strong"
+
+
+def chart_of(run: RunBuilder) -> Picture:
+    cases = gather([run.record], run.trials)
+    return Picture(scaling_chart(cases, Palette(cases)))
+
+
+def test_the_chart_shows_throughput_beside_the_ideal(run: RunBuilder) -> None:
+    for ranks, speed in ((1, 100.0), (2, 180.0), (4, 300.0)):
+        add(run, ranks, 8, [0.98 * speed, speed, 1.03 * speed])
+    picture = chart_of(run)
+    (line,), (ideal,) = picture.marks("throughput"), picture.marks("ideal")
+    assert line.xs == pytest.approx([1, 2, 4], rel=1e-4)
+    assert line.ys == pytest.approx([100, 180, 300], rel=1e-4)
+    assert ideal.ys == pytest.approx([100, 200, 400], rel=1e-4)
+    (intervals,) = picture.marks("throughput-interval")
+    cases = gather([run.record], run.trials)
+    ends = [end for case in cases for end in case.summary(SPEED).interval or ()]
+    assert intervals.ys == pytest.approx(ends, rel=1e-4)
+
+
+def test_the_chart_shows_efficiency_with_its_interval(run: RunBuilder) -> None:
+    for ranks, speeds in ((1, [100.0, 104.0, 99.0]), (2, [180.0, 185.0, 182.0])):
+        add(run, ranks, 8, speeds)
+    (scaling,) = found(run)
+    picture = chart_of(run)
+    (line,) = picture.marks("efficiency", panel=1)
+    assert scaling.efficiency_fraction is not None
+    expected = [100, 100 * scaling.efficiency_fraction]
+    assert line.ys == pytest.approx(expected, rel=1e-4)
+    (intervals,) = picture.marks("efficiency-interval", panel=1)
+    assert scaling.efficiency_interval is not None
+    ends = [100 * end for end in scaling.efficiency_interval]
+    assert intervals.ys[2:] == pytest.approx(ends, rel=1e-4)
+
+
+def test_strong_and_weak_scaling_have_panels_of_their_own(run: RunBuilder) -> None:
+    for ranks, batch in ((1, 16), (2, 16), (16, 16), (2, 32)):
+        add(run, ranks, batch, [90.0 * ranks, 91.0 * ranks])
+    picture = chart_of(run)
+    assert {"strong scaling, training steps", "weak scaling, training steps"} <= set(
+        picture.texts
+    )
+    assert len(picture.panels) == 4
+    (strong,) = picture.marks("throughput", panel=0)
+    (weak,) = picture.marks("throughput", panel=2)
+    assert strong.xs == pytest.approx([1, 2, 16], rel=1e-4)  # off logarithmic axes
+    assert strong.ys == pytest.approx([90.5, 181, 1448], rel=1e-3)
+    assert weak.xs == pytest.approx([1, 2], rel=1e-4)
+
+
+def test_lines_of_one_model_are_named_and_dashed_apart(run: RunBuilder) -> None:
+    for stage in (0, 3):
+        for ranks in (1, 2):
+            spread = {"zero_stage": stage}
+            add(run, ranks, 8, [90.0 * ranks, 91.0 * ranks], parallelism=spread)
+    picture = chart_of(run)
+    assert {"ViT-tiny, ZeRO 0", "ViT-tiny, ZeRO 3"} <= set(picture.texts)
+    solid, dashed = picture.marks("throughput")
+    assert "stroke-dasharray" not in solid.style
+    assert "stroke-dasharray" in dashed.style
+
+
+def test_one_number_of_devices_makes_no_chart(run: RunBuilder) -> None:
+    add(run, 1, 8, [90.0, 91.0])
+    cases = gather([run.record], run.trials)
+    assert scaling_chart(cases, Palette(cases)) == NoChart(
+        "no case was timed on two numbers of devices"
+    )

@@ -110,12 +110,15 @@ def test_the_same_conditions_in_more_runs(session: Session) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model=ViT-B/16", r"no stored case has model=ViT-B/16; there are ViT-Ti/16, "),
-        ("precision=fp61", "no stored case has precision=fp61; there are fp32, bf16"),
+        (
+            "model=ViT-B/16",
+            r"no stored trial has model=ViT-B/16; there are ViT-Ti/16, ",
+        ),
+        ("precision=fp61", "no stored trial has precision=fp61; there are fp32, bf16"),
         ("run=1,compile=true", "has compile=true; there are false$"),
         ("precison=fp32", "'precison' is no setting .* did you mean 'precision'"),
-        ("model~TL,precision=bf16", "no stored case meets all of it at once"),
-        ("run=1,model~TL", "no stored case has model~TL; there are ViT-Ti/16$"),
+        ("model~TL,precision=bf16", "no stored trial meets all of it at once"),
+        ("run=1,model~TL", "no stored trial has model~TL; there are ViT-Ti/16$"),
     ],
 )
 def test_what_nothing_meets_is_named_with_what_there_is(

@@ -1,5 +1,6 @@
 """The built-in suites: the models of each figure at every scale, and their cost."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -89,6 +90,13 @@ FULL = {
         *("ViT-B/16", "ViT-B/16+TL8v1@6", "ViT-L/16", "ViT-L/16+TL8v1@12"),
     ],
     "large-train": [name for name in TABLE_3 if name != "ViT-H/14@518"],
+    "break-even": [
+        *("ViT-B/16", "ViT-B/16@384", "ViT-B/16@512"),
+        *("ViT-B/16+TL8v1@6", "ViT-B/16@384+TL8v1@6", "ViT-B/16@512+TL8v1@6"),
+        *("ViViT-B/16x2", "ViViT-B/16x2@224x8", "ViViT-B/16x2@224x16"),
+        *("ViViT-B/16x2+TL8v1@6", "ViViT-B/16x2@224x8+TL8v1@6"),
+        "ViViT-B/16x2@224x16+TL8v1@6",
+    ],
 }
 """The models of each suite; those of `profile` are the same."""
 CPU = {
@@ -125,6 +133,11 @@ CPU = {
     "overhead": ["ViT-Ti/16", "ViT-Ti/16+TL8v1@6"],
     "frontier": ["ViT-Ti/16", "ViT-Ti/16+TL8v1@6", "ViT-S/16", "ViT-S/16+TL8v1@6"],
     "large-train": ["ViT-Ti/16", "ViT-Ti/16[17]+TL16v1@9"],
+    "break-even": [
+        *("ViT-Ti/16@64", "ViT-Ti/16@96", "ViT-Ti/16@128", "ViT-Ti/16"),
+        *("ViT-Ti/16@64+TL8v1@6", "ViT-Ti/16@96+TL8v1@6"),
+        *("ViT-Ti/16@128+TL8v1@6", "ViT-Ti/16+TL8v1@6"),
+    ],
 }
 SCALES = ("cpu", "profile")
 
@@ -239,7 +252,7 @@ PRINTED = {
 } | {row.source.reading.gflops for row in RESULTS if row.source.reading}
 
 
-UNPUBLISHED = {"frontier", "scaling", "overhead", "large-train"}
+UNPUBLISHED = {"break-even", "frontier", "scaling", "overhead", "large-train"}
 
 
 @pytest.mark.parametrize("name", sorted(FULL.keys() - UNPUBLISHED))
@@ -347,6 +360,33 @@ def test_overhead_runs_every_stack_on_as_many_ranks_as_it_can() -> None:
             *(("infer", stack, 1) for stack in stacks if stack != "ray"),
             *(("infer", stack, 2) for stack in several if stack != "ray"),
         }
+
+
+@pytest.mark.parametrize(
+    ("scale", "batches", "sizes"),
+    [
+        (None, {1, 4, 16, 64, 256}, {224, 384, 512}),
+        ("cpu", {1, 4, 16}, {64, 96, 128, 224}),
+    ],
+)
+def test_break_even_times_every_batch_at_every_size(
+    scale: str | None, batches: set[int], sizes: set[int]
+) -> None:
+    images = {
+        (case.batch_size, case.model.image_size, case.model.token_learner is None)
+        for case in load_suite("break-even", scale=scale).cases
+        if case.mode == "infer" and case.model.video is None
+    }
+    assert images == set(itertools.product(batches, sizes, (True, False)))
+
+
+def test_break_even_times_every_batch_at_every_length() -> None:
+    clips = {
+        (case.batch_size, case.model.video.num_frames)
+        for case in load_suite("break-even").cases
+        if case.mode == "infer" and case.model.video is not None
+    }
+    assert clips == set(itertools.product((1, 4, 16), (8, 16, 32)))
 
 
 def test_large_train_checkpoints_and_offloads_under_zero_3() -> None:

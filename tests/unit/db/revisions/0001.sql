@@ -46,7 +46,7 @@ CREATE TABLE machine (
 	CONSTRAINT pk_machine PRIMARY KEY (id), 
 	CONSTRAINT uq_machine_content_hash UNIQUE (content_hash)
 );
-INSERT INTO "machine" VALUES(1,'abcf1c5277196ad88a3fefc81174dedb0edcbb19a9051bd94eb102c5c57bbe5e','bench','Linux 6.18.44-fc-v669 x86_64','AMD EPYC',2,25276502016,NULL,0,NULL,NULL,'3.11.7','{"tlbench": "0.1.1.dev25+g79e84ce4b", "torch": "2.14.1", "deepspeed": "0.19.8", "ray": "2.60.0", "timm": "1.0.31", "cuda": "13.0", "nccl": "2.30.7"}','79e84ce4b',0);
+INSERT INTO "machine" VALUES(1,'55b0b26ddd2252d6da786588ecc01d2ed7ddb83d45b7bf972dbfd217bcce5a17','bench','Linux 6.18.44-fc-v669 x86_64','AMD EPYC',2,25276502016,NULL,0,NULL,NULL,'3.11.7','{"tlbench": "0.1.1.dev25+g79e84ce4b", "torch": "2.14.1", "deepspeed": "0.19.8", "ray": "2.60.0", "timm": "1.0.31", "cuda": "13.0", "nccl": "2.30.7"}','79e84ce4b',0);
 CREATE TABLE metric (
 	id INTEGER NOT NULL, 
 	trial_id INTEGER NOT NULL, 

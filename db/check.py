@@ -1,0 +1,219 @@
+"""Whether a database is sound: its file, its references, and what its rows say."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from statistics import median
+from typing import Literal
+
+from sqlalchemy import Connection, func, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from tlbench.db import migrations, models
+from tlbench.db.connection import Location
+from tlbench.db.store import machine_hash, schema_revision
+from tlbench.errors import StoreError
+from tlbench.machine import Machine
+from tlbench.result import WHOLE_JOB
+from tlbench.suites.spec import identity_of
+from tlbench.units import format_duration
+
+State = Literal["sound", "notice", "damaged"]
+MAX_NAMED = 5
+"""Damaged rows that are named; of the others it is said how many."""
+FLOAT64_BYTES = 8
+STEP_TIMES, MEDIAN_STEP_TIME = "step_time_s", "step_time_p50_s"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at."""
+
+    subject: str
+    state: State
+    finding: str
+    """What was found, and the way out where it is not good."""
+
+
+def check(location: str) -> list[Check]:
+    """Look at all of a database, which is opened for reading only.
+
+    Where the file is damaged, what its rows say is not asked for.
+    """
+    place = Location.parse(location)
+    place.check("read")
+    engine = place.engine("read")
+    try:
+        with place.explained(), engine.connect() as connection:
+            found = [*_file(connection, place)]
+            if not any(item.state == "damaged" for item in found):
+                found += _content(connection, place)
+    finally:
+        engine.dispose()
+    return found
+
+
+def _file(connection: Connection, place: Location) -> Iterator[Check]:
+    """The pages of the file and its foreign keys; a server looks after its own."""
+    if place.path is None:
+        return
+    saved = place.path.with_name(f"saved-{place.path.name}")
+    way_out = (
+        f"; nothing was changed: `sqlite3 {place} .recover | sqlite3 {saved}` saves"
+        " what can be read, or, where that sqlite3 has no .recover,"
+        f" `sqlite3 {place} .dump | sed 's/^ROLLBACK.*/COMMIT;/' | sqlite3 {saved}`;"
+        f" then `tlbench db check --db {saved}` tells what that is"
+    )
+    try:
+        problems = _lines(connection, f"PRAGMA integrity_check({MAX_NAMED})")
+        if problems != ["ok"]:
+            yield Check("file", "damaged", "; ".join(problems) + way_out)
+            return
+        yield Check("file", "sound", "every page and index was read")
+        broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+    except (DBAPIError, StoreError, UnicodeDecodeError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        yield Check("file", "damaged", f"{cause}{way_out}")
+        return
+    rows = [f"{table} {row} names no {other}" for table, row, other, _ in broken]
+    yield _judge("references", rows, "every row finds those that it names")
+
+
+def _lines(connection: Connection, statement: str) -> list[str]:
+    rows = connection.exec_driver_sql(statement).scalars()
+    return [line for row in rows for line in str(row).splitlines()]
+
+
+def _content(connection: Connection, place: Location) -> Iterator[Check]:
+    revision = schema_revision(connection, place)
+    if revision is None:
+        raise place.empty()
+    if revision != (head := migrations.head()):
+        yield Check(
+            "schema",
+            "notice",
+            f"{revision} is older than {head}: `tlbench db upgrade --db {place}`"
+            " brings it there, and only then are its rows looked at",
+        )
+        return
+    yield Check("schema", "sound", f"{revision}, that of this tlbench")
+    with Session(connection) as session:
+        for look in (_cases, _machines, _series, _step_times, _runs, _counts):
+            yield from _tried(look, session)
+
+
+def _tried(
+    look: Callable[[Session], Iterator[Check]], session: Session
+) -> Iterator[Check]:
+    """A value that cannot be read ends one look, not all of them."""
+    try:
+        yield from look(session)
+    except StoreError as error:
+        yield Check(look.__name__.strip("_").replace("_", " "), "damaged", str(error))
+
+
+def _judge(subject: str, problems: list[str], sound: str) -> Check:
+    if not problems:
+        return Check(subject, "sound", sound)
+    named = "; ".join(problems[:MAX_NAMED])
+    rest = len(problems) - MAX_NAMED
+    return Check(subject, "damaged", f"{named}; and {rest} more" if rest > 0 else named)
+
+
+def _cases(session: Session) -> Iterator[Check]:
+    row = models.ExperimentCase
+    rows = session.execute(select(row.id, row.identity, row.canonical)).all()
+    changed = [
+        f"case {identity[:8]} (row {row_id}) is not what its identity is the hash of"
+        for row_id, identity, canonical in rows
+        if identity_of(canonical) != identity
+    ]
+    yield _judge(
+        "cases", changed, "their settings are those that they were stored with"
+    )
+
+
+def _machines(session: Session) -> Iterator[Check]:
+    names = [field.name for field in fields(Machine)]
+    changed = [
+        f"machine {machine.id} is not what its hash was made of"
+        for machine in session.scalars(select(models.Machine))
+        if machine_hash(Machine(**{name: getattr(machine, name) for name in names}))
+        != machine.content_hash
+    ]
+    yield _judge("machines", changed, "they are as they were stored")
+
+
+def _series(session: Session) -> Iterator[Check]:
+    row = models.Series
+    torn = select(row.trial_id, row.name).where(
+        func.length(row.values) % FLOAT64_BYTES != 0
+    )
+    problems = [
+        f"series {name} of trial {trial_id} ends within a number"
+        for trial_id, name in session.execute(torn)
+    ]
+    yield _judge("series", problems, "every array has whole numbers")
+
+
+def _step_times(session: Session) -> Iterator[Check]:
+    """The stored median of the steps is that of the stored steps, to the last bit."""
+    array, metric = models.Series, models.Metric
+    pairs = (
+        select(array.trial_id, array.values, metric.value)
+        .join(metric, metric.trial_id == array.trial_id)
+        .where(
+            array.name == STEP_TIMES,
+            metric.name == MEDIAN_STEP_TIME,
+            array.rank == WHOLE_JOB,
+            metric.rank == WHOLE_JOB,
+        )
+        .execution_options(yield_per=100)
+    )
+    problems = [
+        f"{MEDIAN_STEP_TIME} of trial {trial_id} is not the median of its steps"
+        for trial_id, values, value in session.execute(pairs)
+        if not values or value != median(values)
+    ]
+    yield _judge("step times", problems, "each median is that of its steps")
+
+
+def _runs(session: Session) -> Iterator[Check]:
+    """Runs whose driver must be gone: a trial ends by its time limit at the latest."""
+    row, trial = models.Run, models.Trial
+    started = (
+        select(row.id, row.started_at, row.suite_json, func.max(trial.started_at))
+        .outerjoin(trial, trial.run_id == row.id)
+        .where(row.status == "running")
+        .group_by(row.id)
+    )
+    now = datetime.now(UTC)
+    for run_id, run_started, suite, trial_started in session.execute(started):
+        quiet = now - max(run_started, trial_started or run_started)
+        if quiet > timedelta(seconds=2 * suite.get("trial_timeout_s", 0)):
+            yield Check(
+                "runs",
+                "notice",
+                f"run {run_id} is marked running, but no trial of it has begun for"
+                f" {format_duration(quiet.total_seconds())}: its driver was killed;"
+                " what it stored is whole",
+            )
+
+
+def _counts(session: Session) -> Iterator[Check]:
+    tables = {
+        "runs": models.Run,
+        "trials": models.Trial,
+        "cases": models.ExperimentCase,
+        "machines": models.Machine,
+        "metrics": models.Metric,
+        "series": models.Series,
+        "files": models.Artifact,
+        "calibrated values": models.Calibration,
+    }
+    counts = [
+        f"{name} {session.scalar(select(func.count()).select_from(table)):,}"
+        for name, table in tables.items()
+    ]
+    yield Check("content", "sound", ", ".join(counts))

@@ -1,0 +1,87 @@
+"""Arguments and options that commands share, and what is read from them."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from tlbench.db.store import ResultStore
+    from tlbench.suites.spec import Suite
+
+TROUBLE = 3
+"""Exit code of a run that ended with a failed trial."""
+STOPPED_BY_GATE = 4
+"""Exit code of a comparison with a verdict that `--fail-on` names."""
+INTERRUPTED = 130
+
+SuiteArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SUITE",
+        help="A built-in suite (`tlbench suites`), a YAML file, or `-` for stdin.",
+    ),
+]
+ScaleOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="One of the suite's scales; most built-in ones have `cpu`."
+    ),
+]
+DbOption = Annotated[
+    str,
+    typer.Option(
+        "--db",
+        envvar="TLBENCH_DB",
+        metavar="FILE|URL",
+        help="The result database: a file, or the URL of PostgreSQL.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+ReportOption = Annotated[
+    Path | None, typer.Option("--report", metavar="FILE", help="Write an HTML report.")
+]
+DEFAULT_DB = "tlbench.db"
+
+
+def load(source: str, scale: str | None) -> "Suite":
+    from tlbench.suites.loader import load_suite
+
+    text = sys.stdin.read() if source == "-" else None
+    return load_suite(source, text, scale)
+
+
+def command_line() -> str:
+    """This command line as it may be stored: without the password of a URL."""
+    return shlex.join(["tlbench", *map(without_password, sys.argv[1:])])
+
+
+def without_password(word: str) -> str:
+    return re.sub(r"(://[^/@]*?):[^/@]*@", r"\1:***@", word)
+
+
+def open_existing(db: str) -> "ResultStore | None":
+    """The database to read from; None where there is none yet, or an empty file."""
+    from tlbench.db.store import ResultStore
+
+    if "://" not in db:
+        path = Path(db).expanduser()
+        if not path.exists() or path.stat().st_size == 0:
+            return None
+    return ResultStore.open(db, read_only=True)
+
+
+def open_for_reading(db: str) -> "ResultStore":
+    from tlbench.db.store import ResultStore
+
+    return ResultStore.open(db, read_only=True)
+
+
+def run_id_of(wanted: int | None, store: "ResultStore") -> int:
+    from tlbench.db import query
+
+    with store.session() as session:
+        return query.run_or_newest(session, wanted).id

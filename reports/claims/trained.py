@@ -1,0 +1,334 @@
+"""Claims about accuracy, by training on small data in the place of JFT-300M."""
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
+
+from tlbench.reports.cases import CaseTrials
+from tlbench.reports.claims.counted import describe
+from tlbench.reports.claims.material import (
+    HALFWAY,
+    QUARTER,
+    THREE_QUARTERS,
+    Material,
+    is_plain,
+    nearest,
+    relative_place,
+)
+from tlbench.reports.claims.measured import describe_case
+from tlbench.reports.claims.records import (
+    JudgedClaim,
+    Number,
+    Part,
+    Verdict,
+    above,
+    conclude,
+)
+from tlbench.reports.compare import ACCURACY, Comparison, differences
+from tlbench.reports.findings import describe_evidence, signed
+from tlbench.statistics import Difference
+from tlbench.suites.model_spec import ModelSpec
+from tlbench.suites.names import parse_model
+from tlbench.suites.published import Claim
+from tlbench.suites.spec import NUM_CLIP_CLASSES, TRAIN_SAMPLES
+
+ROUNDS_TO_NO_LOSS = -0.5
+"""Points: a loss of less rounds to none."""
+ALMOST_NO_LOSS = -1.5
+"""Points that the publication's 16 tokens lose at 1/4, and the most that it calls
+almost the accuracy of the base."""
+POINTS = ("five_shot_points",)
+"""The claimed numbers that an accuracy here stands beside."""
+
+PLACEMENT_COMMAND = "tlbench run placement --scale cpu"
+POOLING_COMMAND = "tlbench run pooling --scale cpu"
+NO_MAPS = "this version keeps no attention maps"
+
+TOGETHER = ("C8", "C9", "C10", "C11", "C12")
+WITHOUT_LOSS = ("C10", "C12")
+"""Those that say that nothing is lost at some place: one of them would be enough."""
+
+
+# ---------------------------------------------------------------- gains and losses
+
+
+def almost_as_accurate(claim: Claim, material: Material) -> Part:
+    compared = material.trained(QUARTER)
+    agreed = f"at 1/4, less than {-ALMOST_NO_LOSS} points are lost"
+    return _against_base(claim, compared, ALMOST_NO_LOSS, agreed, "1/4")
+
+
+def more_accurate(claim: Claim, material: Material) -> Part:
+    compared = material.trained(THREE_QUARTERS)
+    return _against_base(claim, compared, 0.0, "at 3/4, accuracy is gained", "3/4")
+
+
+def no_loss(claim: Claim, material: Material) -> Part:
+    agreed = f"at 1/2, less than {-ROUNDS_TO_NO_LOSS} points are lost"
+    compared = material.trained(HALFWAY)
+    return _against_base(claim, compared, ROUNDS_TO_NO_LOSS, agreed, "1/2")
+
+
+def _against_base(
+    claim: Claim,
+    compared: Sequence[Comparison],
+    bound: float,
+    agreed: str,
+    place: str,
+) -> Part:
+    chosen = nearest(compared, claim)
+    if not chosen:
+        return Part("proxy", "not measured", _not_trained(place), _claimed(claim))
+    numbers = [_gain(comparison, bound, claim) for comparison in chosen]
+    return conclude("proxy", numbers, agreed=agreed, proxy=_data(chosen))
+
+
+def _not_trained(place: str) -> str:
+    return (
+        f"no model with TokenLearner at {place} was trained beside the same model"
+        f" without it; {PLACEMENT_COMMAND} does that, on handwritten digits"
+    )
+
+
+def _claimed(claim: Claim) -> tuple[Number, ...]:
+    """The published points, where there is nothing of one's own beside them."""
+    return tuple(
+        Number(describe(number), number.value, unit="points")
+        for number in claim.numbers
+        if number.metric in POINTS
+    )
+
+
+def _gain(comparison: Comparison, bound: float, claim: Claim | None = None) -> Number:
+    """The points that the other side gains, and whether they lie above a bound."""
+    base, other = comparison.base, comparison.other
+    difference = comparison.difference(ACCURACY)
+    return Number(
+        f"top-1 points of {other.model} over {base.model} on {other.case.data},"
+        f" {describe_case(other)}",
+        None if claim is None else _published_points(claim, other.case.model),
+        difference.value,
+        difference.interval,
+        above(difference.interval, bound),
+        _evidence(difference, bound),
+        unit="points",
+    )
+
+
+def _evidence(difference: Difference, bound: float) -> str:
+    gained = "no trial" if difference.value is None else signed(difference.value)
+    needs = f"more than {signed(bound)}" if bound else "a gain"
+    note = f"{gained} points ({describe_evidence(difference)}), and {needs} is needed"
+    if above(difference.interval, bound) == "open":
+        note += "; more repeats of both would settle it"
+    return note
+
+
+def _published_points(claim: Claim, spec: ModelSpec) -> float | None:
+    """Of the claim's model that has as many learned tokens."""
+    assert spec.token_learner is not None
+    for number in claim.numbers:
+        if number.metric in POINTS and number.model is not None:
+            learner = parse_model(number.model).token_learner
+            if learner and learner.num_tokens == spec.token_learner.num_tokens:
+                return number.value
+    return None
+
+
+def _data(compared: Sequence[Comparison]) -> str:
+    """The data sets that were trained on, each once."""
+    return " and ".join(dict.fromkeys(c.other.case.data for c in compared))
+
+
+# ---------------------------------------------------------------- places, curves
+
+
+def place_costs_accuracy(_: Claim, material: Material) -> Part:
+    """Accuracy at the latest place over that at the earliest."""
+    pairs = [Comparison(g[0], g[-1]) for g in _by_place(material)]
+    if not pairs:
+        missing = (
+            "no model was trained with TokenLearner at two places;"
+            f" {PLACEMENT_COMMAND} does that, on handwritten digits"
+        )
+        return Part("proxy", "not measured", missing)
+    numbers = [_gain(pair, 0.0) for pair in pairs]
+    agreed = "the later place is the more accurate one"
+    return conclude("proxy", numbers, agreed=agreed, proxy=_data(pairs))
+
+
+def _by_place(material: Material) -> Iterator[list[CaseTrials]]:
+    """Trained cases that differ in the place of TokenLearner alone, earliest first."""
+    for group in material.groups({"fit"}):
+        alike: dict[Hashable, list[CaseTrials]] = defaultdict(list)
+        for case in group:
+            learner = case.case.model.token_learner
+            if learner is not None and _is_trained(case):
+                if relative_place(case.case.model) is None:
+                    continue
+                same = learner.model_copy(update={"place": 0})
+                alike[case.case.model.plain, same].append(case)
+        for cases in alike.values():
+            if len(cases) > 1:
+                yield sorted(cases, key=lambda c: relative_place(c.case.model) or 0)
+
+
+def _is_trained(case: CaseTrials) -> bool:
+    return bool(case.values(ACCURACY))
+
+
+def better_trade(claim: Claim, material: Material) -> Part:
+    """At 1/2 and 3/4, against the baseline and every plain model as cheap."""
+    chosen = nearest(material.trained(HALFWAY, THREE_QUARTERS), claim)
+    if not chosen:
+        return Part("proxy", "not measured", _not_trained("1/2 or 3/4"))
+    plain = [
+        case
+        for group in material.groups({"fit"})
+        for case in group
+        if is_plain(case.case.model) and _is_trained(case)
+    ]
+    numbers = [_trade(comparison, plain) for comparison in chosen]
+    agreed = "at 1/2 and 3/4, nothing is lost beside a plain model of more compute"
+    return conclude("proxy", numbers, agreed=agreed, proxy=_data(chosen))
+
+
+def _trade(comparison: Comparison, plain: Sequence[CaseTrials]) -> Number:
+    """Whether it loses nothing for its smaller cost, or a cheaper ViT is better.
+
+    A loss against its baseline alone is open: less compute was to be had for it.
+    """
+    for cheaper in _no_dearer(comparison, plain):
+        against = _gain(Comparison(cheaper, comparison.other), 0.0)
+        if against.stand == "against":
+            return against
+    number = _gain(comparison, ROUNDS_TO_NO_LOSS)
+    if number.stand != "against":
+        return number
+    note = f"{number.note}; a plain model of the same compute would settle it"
+    return replace(number, stand="open", note=note)
+
+
+def _no_dearer(
+    comparison: Comparison, plain: Sequence[CaseTrials]
+) -> Iterator[CaseTrials]:
+    """Plain models at the same settings that need no more multiply-adds."""
+    most = comparison.other.summary("macs").value
+    for case in plain:
+        macs = case.summary("macs").value
+        if most is None or macs is None or macs > most:
+            continue
+        if not differences(case, comparison.other):
+            yield case
+
+
+# ---------------------------------------------------------------- opponents, video
+
+
+def tokens_adapt(_: Claim, material: Material) -> Part:
+    """Accuracy beside unlearned ways to few tokens; it alone shows no adaptivity."""
+    numbers = [
+        replace(_gain(pair, 0.0), stand=None) for pair in _against_unlearned(material)
+    ]
+    beside = "the accuracies beside unlearned ways to few tokens are shown, but"
+    if not numbers:
+        beside = (
+            "no unlearned way to few tokens was trained beside it"
+            f" ({POOLING_COMMAND} does that), and"
+        )
+    why = f"{beside} how the maps vary over images is not known: {NO_MAPS}"
+    return Part("proxy", "not measured", why, tuple(numbers))
+
+
+def gains_by_adapting(claim: Claim, material: Material) -> Part:
+    """Gains over the baseline and over unlearned tokens, on images and on video."""
+    over_base = nearest(material.trained(HALFWAY, THREE_QUARTERS), claim)
+    pairs = [*over_base, *_against_unlearned(material)]
+    numbers = [_gain(pair, 0.0) for pair in pairs]
+    if not numbers:
+        missing = f"{_not_trained('1/2 or 3/4')}. On video: {_no_clips()}"
+        return Part("proxy", "not measured", missing)
+    missing = f"On video, of which it says the most: {_no_clips()}"
+    agreed = "accuracy is gained over the baseline and over unlearned tokens"
+    return conclude(
+        "proxy", numbers, agreed=agreed, missing=missing, proxy=_data(pairs)
+    )
+
+
+def _against_unlearned(material: Material) -> list[Comparison]:
+    """TokenLearner against as many tokens at the same place that nothing learned."""
+    return [
+        Comparison(unlearned, learned)
+        for group in material.groups({"fit"})
+        for unlearned in group
+        for reduction in [_unlearned_reduction(unlearned.case.model)]
+        if reduction is not None and _is_trained(unlearned)
+        for learned in group
+        if _learned_reduction(learned.case.model) == reduction
+        if learned.case.model.plain == unlearned.case.model.plain
+        if _is_trained(learned)
+    ]
+
+
+def _learned_reduction(spec: ModelSpec) -> tuple[int, int] | None:
+    """Place and number of the learned tokens."""
+    learner = spec.token_learner
+    if learner is None or relative_place(spec) is None:
+        return None
+    return learner.place, learner.num_tokens
+
+
+def _unlearned_reduction(spec: ModelSpec) -> tuple[int, int] | None:
+    """Place and number of tokens of one pooling or dropping."""
+    pool, builder = spec.grid_pool, spec.builder
+    if pool is not None and len(pool.places) == 1 and builder is None:
+        return pool.places[0], (spec.grid_size // pool.window) ** 2
+    if pool is not None or builder is None or builder.file is not None:
+        return None
+    options = {name: int(value) for name, value in builder.options.items()}
+    match builder.function:
+        case "random":
+            return options["place"], options["keep"]
+        case "stride":
+            return options["place"], math.ceil(spec.grid_size / options["step"]) ** 2
+        case _:
+            return None
+
+
+def better_on_video(claim: Claim, material: Material) -> Part:
+    return Part("proxy", "not measured", _no_clips(), _claimed(claim))
+
+
+def _no_clips() -> str:
+    labelled = ", ".join(TRAIN_SAMPLES.keys() - NUM_CLIP_CLASSES.keys())
+    return f"this version trains on labelled images alone ({labelled}), not on clips"
+
+
+def maps_follow(_: Claim, __: Material) -> Part:
+    why = f"{NO_MAPS}, nor has it clips of which it knows where something moves"
+    return Part("proxy", "not measured", why)
+
+
+# ---------------------------------------------------------------- together
+
+
+def not_all_tokens_needed(_: Claim, material: Material) -> Part:
+    """From the claims that it sums up.
+
+    It takes one place without a loss: so only if none is left, it is contradicted.
+    """
+    judged = [material.judged[name] for name in TOGETHER]
+    of = {item.claim.id: item.verdict for item in judged}
+    verdict: Verdict = "not measured"
+    if set(of.values()) == {"reproduced"}:
+        verdict = "reproduced"
+    elif {of[name] for name in WITHOUT_LOSS} == {"contradicted"}:
+        verdict = "contradicted"
+    why = "together: " + "; ".join(map(_told, judged))
+    proxy = next((item.proxy for item in judged if item.proxy), None)
+    return Part("proxy", verdict, why, proxy=proxy)
+
+
+def _told(judged: JudgedClaim) -> str:
+    return f"{judged.claim.id} {judged.verdict_words}"

@@ -1,0 +1,90 @@
+"""What a report is made from, read from the database at once."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy.orm import Session
+
+from tlbench.calibrate import noise_floor
+from tlbench.db import query
+from tlbench.db.query import MachineRecord, RunRecord, TrialRecord
+from tlbench.errors import ReportError
+from tlbench.reports.cases import Floors, Names
+from tlbench.reports.gate import Answer
+from tlbench.reports.history import History, histories_of
+from tlbench.reports.training import Curves
+
+CURVES = ("loss", "eval_top1_percent")
+
+
+@dataclass(frozen=True)
+class Against:
+    """The base that a report holds its runs against."""
+
+    name: str
+    """Such as `run 3`."""
+    answers: tuple[Answer, ...]
+    """One for each metric that both sides have."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a report is made from."""
+
+    runs: Sequence[RunRecord]
+    machines: Sequence[MachineRecord]
+    trials: Sequence[TrialRecord]
+    curves: Curves
+    floors: Floors = field(default_factory=dict)
+    history: Sequence[History] = ()
+    """Of those of its cases that other runs have measured too."""
+    names: Names = field(default_factory=Names)
+    against: Against | None = None
+
+
+def read_evidence(
+    session: Session,
+    run_ids: Sequence[int],
+    run_names: Mapping[int, str] | None = None,
+) -> Evidence:
+    """Read the runs; `run_names` has those that are not called by their number."""
+    runs = [query.run(session, run_id) for run_id in dict.fromkeys(run_ids)]
+    for run in runs:
+        _check_ours(run)
+    trials = query.trials(session, run_ids)
+    machines = query.machines(session, run_ids)
+    trained = [trial.id for trial in trials if trial.case.mode == "fit"]
+    hosts = {record.id: record.machine for record in machines}
+    used = {(t.machine_id, t.case.device): t.case for t in trials if t.machine_id}
+    return Evidence(
+        runs=runs,
+        machines=machines,
+        trials=trials,
+        curves=query.series(session, trained, CURVES),
+        floors={
+            (machine_id, device): noise_floor(session, hosts[machine_id], case)
+            for (machine_id, device), case in used.items()
+        },
+        history=histories_of(session, trials),
+        names=Names(run_names or {}, _machine_names(machines)),
+    )
+
+
+def _check_ours(run: RunRecord) -> None:
+    if run.origin is not None:
+        raise ReportError(
+            f"run {run.id} was imported from {run.origin}, whose results are no cases"
+            " of tlbench; `tlbench query` and `tlbench trend` show it"
+        )
+
+
+def _machine_names(machines: Sequence[MachineRecord]) -> dict[int, str]:
+    """The host names; with a number where a machine was in several states."""
+    states = Counter(record.machine.hostname for record in machines)
+    return {
+        record.id: record.machine.hostname
+        if states[record.machine.hostname] == 1
+        else f"{record.machine.hostname} (machine {record.id})"
+        for record in machines
+    }

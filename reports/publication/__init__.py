@@ -1,0 +1,1 @@
+"""The publication's own figures and tables, drawn from the data of a run."""

@@ -1,0 +1,52 @@
+"""The table behind a figure of the publication: a row for each model and source."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from tlbench.reports.cells import Cell, Row, Table
+from tlbench.reports.publication.entries import Entry, Panel, Value
+
+
+def figure_table(entries: Sequence[Entry], panels: Sequence[Panel]) -> Table:
+    """Every entry with its own and its published value of each quantity."""
+    columns = [
+        column
+        for panel in panels
+        for column in _columns(panel)
+        if any(column[1](entry).value is not None for entry in entries)
+    ]
+    return Table(
+        headings=("model", "published as", *(heading for heading, _ in columns)),
+        rows=tuple(
+            Row((*_names(entry), *(find(entry).cell for _, find in columns)))
+            for entry in entries
+        ),
+    )
+
+
+def _columns(panel: Panel) -> Iterator[tuple[str, Callable[[Entry], Value]]]:
+    """What is own and what is published; one column where they are the same."""
+    if panel.own is not None and panel.own == panel.published:
+        yield panel.heading, panel.own
+        return
+    are_two = panel.own is not None and panel.published is not None
+    if panel.own is not None:
+        yield f"own {panel.heading}" if are_two else panel.heading, panel.own
+    if panel.published is not None:
+        heading = f"published {panel.heading}" if are_two else panel.heading
+        yield heading, panel.published
+
+
+def _names(entry: Entry) -> tuple[Cell, Cell]:
+    if entry.row is None:
+        label = Cell("not published", key="", is_number=False)
+    else:
+        source = entry.row.source
+        label = Cell(
+            entry.row.label,
+            source.name,
+            source.about,
+            key=entry.row.label,
+            is_number=False,
+        )
+    hint = "" if entry.cases else "no case of this report"
+    return Cell(entry.name, hint=hint, key=entry.name, is_number=False), label
