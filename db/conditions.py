@@ -27,8 +27,8 @@ ORDERS: dict[str, Callable[[float, float], bool]] = {
 }
 OPERATORS = ("!=", "!~", "<=", ">=", "=", "~", "<", ">")
 """The longer ones first, as the pattern has to try them."""
-NOTHING = ("null", "none")
-"""Words for a value that is not there."""
+NOTHING = ("none", "null")
+"""Words for a value that is not there; messages use the first."""
 _CONDITION = re.compile(rf"\s*([\w.]+)\s*({'|'.join(OPERATORS)})(.*)", re.DOTALL)
 
 

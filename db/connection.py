@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from tlbench.errors import StoreError
+
+Value = TypeVar("Value")
 
 Mode = Literal["read", "write", "create"]
 
@@ -115,8 +117,7 @@ class Location:
                     " names another"
                 )
             return
-        with path.open("rb") as file:
-            start = file.read(len(SQLITE_MAGIC))
+        start = _start_of(path)
         if not start and mode != "create":
             raise self.empty()
         if start not in (b"", SQLITE_MAGIC):
@@ -155,6 +156,16 @@ class Location:
         except UnicodeDecodeError as error:  # SQLite quotes a damaged schema
             cause = SQLITE_CAUSES[sqlite3.SQLITE_CORRUPT]
             raise StoreError(f"{self}: {cause}") from error
+
+
+def is_database(path: Path) -> bool:
+    """Whether a file is a database of SQLite, which nothing is written over."""
+    return path.is_file() and _start_of(path) == SQLITE_MAGIC
+
+
+def _start_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(SQLITE_MAGIC))
 
 
 def _shown(url: URL) -> str:
@@ -209,6 +220,13 @@ def damaged_value(value: object) -> StoreError:
         f"the database is damaged: {str(value)[:40]!r} stands where a value should;"
         " `tlbench db check` tells where, and how to save the rest"
     )
+
+
+class ById(dict[Any, Value]):
+    """What is stored, by what refers to it; what is not there is told as damage."""
+
+    def __missing__(self, key: object) -> Value:
+        raise damaged_value(key)
 
 
 def writer(engine: Engine) -> Engine:

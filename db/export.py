@@ -22,6 +22,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from tlbench.db import models
 from tlbench.db.conditions import Condition
+from tlbench.db.connection import is_database
 from tlbench.db.fields import NO_MACHINE, RUN_NAMES, TRIAL_COLUMNS
 from tlbench.db.query import parts
 from tlbench.db.search import Key, Search
@@ -148,6 +149,10 @@ def _beside(destination: Path, *, overwrite: bool) -> Iterator[IO[bytes]]:
 def _check_free(destination: Path, *, overwrite: bool) -> None:
     if destination.is_dir():
         raise StoreError(f"{destination} is a folder; results are written into a file")
+    if is_database(destination):
+        raise StoreError(
+            f"{destination} is a database, and stays; another name would be right"
+        )
     if destination.exists() and not overwrite:
         raise StoreError(f"{destination} is there already; --force writes over it")
 

@@ -14,6 +14,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from tlbench.db import models
+from tlbench.db.connection import ById
 from tlbench.db.settings import flatten, settings
 from tlbench.errors import ReportError
 from tlbench.result import WHOLE_JOB
@@ -89,24 +90,24 @@ class Fields:
         rows = self._session.execute(
             select(run.id, run.suite, run.origin, run.version, run.started_at)
         )
-        return {
-            row.id: {
-                "run": row.id,
-                "suite": row.suite,
-                "tag": tuple(tags[row.id]),
-                "origin": row.origin,
-                "version": row.version,
-                "started_at": row.started_at,
+        return ById(
+            {
+                row.id: {
+                    "run": row.id,
+                    "suite": row.suite,
+                    "tag": tuple(tags[row.id]),
+                    "origin": row.origin,
+                    "version": row.version,
+                    "started_at": row.started_at,
+                }
+                for row in rows
             }
-            for row in rows
-        }
+        )
 
     @cached_property
     def cases(self) -> Mapping[int, Values]:
-        return {
-            row.id: {"case": row.identity, **_settings(row)}
-            for row in self._session.execute(select(models.ExperimentCase.__table__))
-        }
+        rows = self._session.execute(select(models.ExperimentCase.__table__))
+        return ById({row.id: {"case": row.identity, **_settings(row)} for row in rows})
 
     @cached_property
     def machines(self) -> Mapping[int | None, Values]:
@@ -115,7 +116,7 @@ class Fields:
             select(models.Machine.id, models.Machine.versions, *columns)
         )
         known = {row.id: _machine(row._asdict()) for row in rows}
-        return {None: NO_MACHINE, **known}
+        return ById({None: NO_MACHINE, **known})
 
     @cached_property
     def settings(self) -> frozenset[str]:

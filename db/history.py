@@ -8,6 +8,7 @@ from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
 from tlbench.db import models
+from tlbench.db.connection import ById
 from tlbench.result import WHOLE_JOB, Status, Validity
 
 
@@ -49,10 +50,8 @@ class RunMoment(NamedTuple):
 def known_cases(session: Session) -> list[KnownCase]:
     """The cases of all runs, those of the newest run first."""
     run, trial, case = models.Run, models.Trial, models.ExperimentCase
-    contents = {
-        row.id: row
-        for row in session.execute(select(case.id, case.identity, case.canonical))
-    }
+    rows = session.execute(select(case.id, case.identity, case.canonical))
+    contents = ById({row.id: row for row in rows})
     statement = (
         select(trial.run_id, run.origin, trial.case_id, func.max(trial.model))
         .join(run)
@@ -106,11 +105,3 @@ def readings(
         .order_by(trial.run_id, trial.position)
     )
     return [Reading(*row) for row in session.execute(statement)]
-
-
-def origin_of_trial(session: Session, trial_id: int) -> str | None:
-    """The foreign tool that a trial was imported from; None: ours, or not there."""
-    statement = (
-        select(models.Run.origin).join(models.Trial).where(models.Trial.id == trial_id)
-    )
-    return session.scalar(statement)

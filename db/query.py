@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, TypeVar
@@ -16,12 +16,18 @@ from tlbench.db.models import RunStatus
 from tlbench.errors import StoreError
 from tlbench.machine import Machine
 from tlbench.result import WHOLE_JOB, Artifact, Metric, Status, Validity
-from tlbench.suites.spec import Case
+from tlbench.suites.spec import Case, Suite
 
 Value = TypeVar("Value")
+Stored = TypeVar("Stored", Case, Suite)
 
 FOREIGN = "foreign"
 """What a case of another tool has, and no `Case`: its tool, and what that told."""
+IS_FOREIGN = (
+    "was imported from another tool: `tlbench query`, `tlbench trend` and"
+    " `tlbench db export` read it, all else takes what tlbench has measured itself"
+)
+"""What follows the name of something foreign where cases of tlbench are needed."""
 NO_RUN_YET = "the database holds no run yet: `tlbench run smoke` makes one"
 MAX_PARAMETERS = 10_000
 """Values in one IN list; SQLite takes 32,766 parameters a statement by default."""
@@ -118,13 +124,15 @@ def run(session: Session, run_id: int) -> RunRecord:
 
 
 def run_or_newest(session: Session, run_id: int | None) -> RunRecord:
-    """One run; the newest where none is named."""
+    """One run; the newest that tlbench measured where none is named."""
     if run_id is not None:
         return run(session, run_id)
-    newest = runs(session, limit=1)
-    if not newest:
-        raise StoreError(NO_RUN_YET)
-    return newest[0]
+    newest = _run_records(session, models.Run.origin.is_(None), limit=1)
+    if newest:
+        return newest[0]
+    if foreign := runs(session, limit=1):
+        raise StoreError(f"run {foreign[0].id} {IS_FOREIGN}")
+    raise StoreError(NO_RUN_YET)
 
 
 def _run_records(
@@ -246,22 +254,23 @@ def _job_metrics(
 def _case(row: models.ExperimentCase, trial_row: models.Trial) -> Case:
     """The case as its trial had it: the identity's fields and the model's name."""
     if FOREIGN in row.canonical:
-        raise StoreError(
-            f"run {trial_row.run_id} holds results of {row.canonical[FOREIGN]['tool']},"
-            " which `tlbench query` and `tlbench trend` read; reports and comparisons"
-            " take only what tlbench has measured"
-        )
+        raise StoreError(f"run {trial_row.run_id} {IS_FOREIGN}")
     content = {**row.canonical, "model": dict(row.canonical["model"])}
     if trial_row.given_name is not None:
         content["model"]["name"] = trial_row.given_name
+    return read_stored(Case, content, f"the case of trial {trial_row.id}")
+
+
+def read_stored(kind: type[Stored], content: Mapping[str, Any], what: str) -> Stored:
+    """A case or a suite from its JSON; an error says of `what` where it is none."""
     try:
-        return Case.model_validate_json(json.dumps(content))
+        return kind.model_validate_json(json.dumps(content))
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(str(part) for part in problem["loc"])
         raise StoreError(
-            f"the case of trial {trial_row.id} cannot be read by this tlbench:"
-            f" {field}: {problem['msg']}; a newer one may have stored it"
+            f"{what} cannot be read by this tlbench: {field}: {problem['msg']}; a newer"
+            " one may have stored it"
         ) from error
 
 

@@ -25,6 +25,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from tlbench.db import models
 from tlbench.db.conditions import NOTHING, Condition, alternatives, read_moment
+from tlbench.db.connection import ById
 from tlbench.db.fields import MOMENTS, TRIAL_COLUMNS, TRIAL_TEXTS, Field, Fields
 from tlbench.db.query import parts
 from tlbench.errors import ReportError
@@ -194,13 +195,13 @@ class Search:
             case "trial":
                 return [of_trials[name][key.trial] for key in keys]
             case "run":
-                of_run = {i: _shown(row[name]) for i, row in self.fields.runs.items()}
-                return [of_run[key.run] for key in keys]
+                runs = self.fields.runs
+                return [_shown(runs[key.run][name]) for key in keys]
             case "machine":
-                on = {i: row[name] for i, row in self.fields.machines.items()}
-                return [on[key.machine] for key in keys]
-        of_case = {i: row.get(name) for i, row in self.fields.cases.items()}
-        return [of_case[key.case] for key in keys]
+                machines = self.fields.machines
+                return [machines[key.machine][name] for key in keys]
+        cases = self.fields.cases
+        return [cases[key.case].get(name) for key in keys]
 
     def _columns(
         self, names: Collection[str], keys: Sequence[Key]
@@ -215,7 +216,7 @@ class Search:
             for found in self._read(select(*columns).where(*clauses))
         ]
         return {
-            name: {found[0]: found[place] for found in rows}
+            name: ById({found[0]: found[place] for found in rows})
             for place, name in enumerate(names, start=1)
         }
 
@@ -224,7 +225,7 @@ class Search:
     ) -> dict[str, dict[int, float | None]]:
         """The named metrics by trial."""
         metric = models.Metric
-        found: dict[str, dict[int, float | None]] = {name: {} for name in names}
+        found = ById[dict[int, float | None]]({name: {} for name in names})
         if not names:
             return found
         statement = select(metric.trial_id, metric.name, metric.value).where(
@@ -373,4 +374,6 @@ def _worded(name: str, value: object) -> str:
         return str(value)[:12]
     if isinstance(value, tuple):
         return str(_shown(value)) or NOTHING[0]
+    if value is None:
+        return NOTHING[0]
     return str(value) if isinstance(value, str) else json.dumps(value)

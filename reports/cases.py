@@ -8,6 +8,7 @@ from statistics import median
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from tlbench.db import query
 from tlbench.db.query import RunRecord, TrialRecord
 from tlbench.db.settings import flatten
 from tlbench.result import STATUSES, Validity
@@ -241,7 +242,7 @@ def describe_setting(name: str, value: object) -> str:
 
 def stored_suite(run: RunRecord) -> Suite:
     """What the run was asked for."""
-    return Suite.model_validate_json(json.dumps(run.suite_json))
+    return query.read_stored(Suite, run.suite_json, f"the suite of run {run.id}")
 
 
 def _identities(run: RunRecord) -> list[str]:

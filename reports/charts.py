@@ -23,6 +23,7 @@ from tlbench.reports.drawing import (
     name_rows,
     panels_of,
     rows_left_out,
+    shared,
     stacked,
     write_behind,
 )
@@ -56,7 +57,7 @@ def stage_chart(cases: Sequence[CaseTrials]) -> Chart | NoChart:
     if not rows:
         return NoChart("no case attributed its time to the stages of its model")
     heading = f"inference: {STAGE_TIME.title} of a step [{STAGE_TIME.unit}]"
-    panels = panels_of(rows, lambda _: heading)
+    panels = shared(panels_of(rows, lambda _: heading))
     timed = {stage for case in rows for stage in _stage_times(case)}
 
     def paint(figure: Figure) -> None:
@@ -82,7 +83,7 @@ def speedup_chart(compared: Sequence[Comparison], palette: Palette) -> Chart | N
     rows = [c for c in compared if c.predicted_speedup and c.speedup.value]
     if not rows:
         return NoChart("no two models that differ only in TokenLearner were both timed")
-    panels = panels_of(rows, lambda c: MODE_WORDS[c.other.mode])
+    panels = shared(panels_of(rows, lambda c: MODE_WORDS[c.other.mode]))
 
     def paint(figure: Figure) -> None:
         for axes, (mode, members) in zip(
@@ -108,9 +109,11 @@ def _bar_chart(
     metric_of: Callable[[CaseTrials], str],
 ) -> Chart:
     """Horizontal bars with intervals and the numbers written out."""
-    panels = panels_of(
-        cases,
-        lambda case: f"{MODE_WORDS[case.mode]}: {QUANTITIES[metric_of(case)].heading}",
+    panels = shared(
+        panels_of(
+            cases,
+            lambda c: f"{MODE_WORDS[c.mode]}: {QUANTITIES[metric_of(c)].heading}",
+        )
     )
 
     def paint(figure: Figure) -> None:

@@ -6,12 +6,17 @@ No pyplot, and so no global figure.
 """
 
 import io
+import os
 import re
+import sys
 import textwrap
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from multiprocessing import get_context
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import matplotlib as mpl
@@ -42,6 +47,8 @@ TITLE_INCHES = 0.35
 DOTS_PER_INCH = 200
 MAX_ROWS = 24
 """Most rows of one panel; the table has the rest."""
+MAX_ROWS_OF_ALL = 32
+"""Of all panels of a chart together, where each has as many as the others."""
 LINE_LENGTH = 44
 """Characters of a line of a name beside its row."""
 CHARACTER_INCHES = 0.075
@@ -51,6 +58,7 @@ WIDE = 10
 
 STYLE: dict[Any, Any] = {  # matplotlib types the keys as a literal of all their names
     "svg.fonttype": "none",
+    "font.sans-serif": ["DejaVu Sans"],  # comes along; others are searched for long
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
     "font.size": 9.0,
     "axes.titlesize": 9.0,
@@ -165,6 +173,34 @@ def draw(
     return Picture(name, title, height_inches, paint)
 
 
+def draw_together(pictures: Sequence[Picture]) -> None:
+    """Draw them for the page, at once in as many processes as there are cores.
+
+    In forks, since what paints cannot be pickled; and so only where this is the only
+    thread: a lock that another one holds is never released in a fork. Threads of Ray
+    are not all known to Python, and some outlive it.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return  # not Linux, where alone a fork is safe; drawn when the page asks for it
+    workers = min(len(os.sched_getaffinity(0)), len(pictures))
+    if workers < 2 or threading.active_count() > 1 or "ray" in sys.modules:
+        return
+    _TO_DRAW[:] = pictures
+    with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
+        drawn = pool.map(_draw_one, range(len(pictures)))
+        for picture, svg in zip(pictures, drawn, strict=True):
+            vars(picture)["svg"] = svg  # where the property keeps it
+    _TO_DRAW.clear()
+
+
+_TO_DRAW: list[Picture] = []
+"""What the forks find in their copy of this process."""
+
+
+def _draw_one(place: int) -> Markup:
+    return _TO_DRAW[place].svg
+
+
 def mark(artist: Artist, kind: str, place: int) -> None:
     """Give what shows a value an id in the SVG, by which the value is read back.
 
@@ -225,6 +261,16 @@ def panels_of(
     for row in rows:
         panels[heading(row)].append(row)
     return {title: members[:MAX_ROWS] for title, members in panels.items()}
+
+
+def shared(panels: Mapping[str, list[_Row]]) -> dict[str, list[_Row]]:
+    """As many rows of each panel, or all it has, as one chart has room for."""
+    most = MAX_ROWS
+    while most > 1 and sum(min(len(p), most) for p in panels.values()) > (
+        MAX_ROWS_OF_ALL
+    ):
+        most -= 1
+    return {title: members[:most] for title, members in panels.items()}
 
 
 def stacked(figure: Figure, panels: Mapping[str, Sequence[object]]) -> list[Axes]:

@@ -9,7 +9,6 @@ from sqlalchemy.orm import Session
 from tlbench.calibrate import noise_floor
 from tlbench.db import query
 from tlbench.db.query import MachineRecord, RunRecord, TrialRecord
-from tlbench.errors import ReportError
 from tlbench.reports.cases import Floors, Names
 from tlbench.reports.gate import Answer
 from tlbench.reports.history import History, histories_of
@@ -50,8 +49,6 @@ def read_evidence(
 ) -> Evidence:
     """Read the runs; `run_names` has those that are not called by their number."""
     runs = [query.run(session, run_id) for run_id in dict.fromkeys(run_ids)]
-    for run in runs:
-        _check_ours(run)
     trials = query.trials(session, run_ids)
     machines = query.machines(session, run_ids)
     trained = [trial.id for trial in trials if trial.case.mode == "fit"]
@@ -69,14 +66,6 @@ def read_evidence(
         history=histories_of(session, trials),
         names=Names(run_names or {}, _machine_names(machines)),
     )
-
-
-def _check_ours(run: RunRecord) -> None:
-    if run.origin is not None:
-        raise ReportError(
-            f"run {run.id} was imported from {run.origin}, whose results are no cases"
-            " of tlbench; `tlbench query` and `tlbench trend` show it"
-        )
 
 
 def _machine_names(machines: Sequence[MachineRecord]) -> dict[int, str]:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from tlbench.db.connection import is_database
 from tlbench.errors import ReportError
 
 
@@ -16,6 +17,19 @@ def check_destination(destination: Path) -> None:
         raise ReportError(f"{destination}: there is no folder {target.parent}")
     if not os.access(target.parent, os.W_OK):
         raise ReportError(f"{destination}: {target.parent} cannot be written to")
+    keep_database(target)
+
+
+def keep_database(destination: Path) -> None:
+    """Raise ReportError where a database would be written over."""
+    try:
+        is_taken = is_database(destination)
+    except OSError as error:
+        raise ReportError(f"{destination}: {error.strerror}") from error
+    if is_taken:
+        raise ReportError(
+            f"{destination} is a database, and stays; another name would be right"
+        )
 
 
 def write_whole(destination: Path, content: bytes) -> None:

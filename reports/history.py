@@ -248,7 +248,8 @@ def _floors(session: Session) -> Callable[[KnownCase, Machine | None], float]:
     def floor_of(case: KnownCase, machine: Machine | None) -> float:
         if machine is None or case.origin is not None:
             return NOISE_FLOOR
-        own = Case.model_validate_json(json.dumps(case.canonical))
+        what = f"case {case.identity[:8]}"
+        own = query.read_stored(Case, case.canonical, what)
         key = (json.dumps(vars(machine), sort_keys=True), own.device)
         if key not in known:
             known[key] = noise_floor(session, machine, own)

@@ -32,6 +32,7 @@ from tlbench.reports.claims.judge import judge
 from tlbench.reports.claims.tables import describe
 from tlbench.reports.compare import Comparison, comparisons
 from tlbench.reports.contents import Link, contents, in_order
+from tlbench.reports.drawing import Chart, draw_together
 from tlbench.reports.evidence import Evidence, read_evidence
 from tlbench.reports.files import check_destination, write_whole
 from tlbench.reports.findings import Finding, find
@@ -102,6 +103,7 @@ def render(evidence: Evidence) -> str:
     compared = comparisons(cases)
     findings = [*find(cases, compared), *_finding_against(evidence)]
     told = _sections(evidence, cases, compared)
+    draw_together([s.chart.picture for s in told if isinstance(s.chart, Chart)])
     title = f"The answer in {_NUMBERS[len(findings)]} sentences"
     table = case_table(cases, compared)
     environment = _environment()

@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session
 
 from tlbench.calibrate import FLOOR_BLOCKS, noise_floor
 from tlbench.db import query
-from tlbench.db.history import origin_of_trial
 from tlbench.db.query import RunRecord, TrialRecord
 from tlbench.errors import ReportError
 from tlbench.machine import Machine
@@ -103,12 +102,6 @@ def read_original(
     session: Session, trial_id: int, metric: str | None = None
 ) -> Original:
     """The trial and its surroundings; an error where it cannot be run again."""
-    origin = origin_of_trial(session, trial_id)
-    if origin is not None:
-        raise ReportError(
-            f"trial {trial_id} was measured by {origin}, which tlbench cannot run;"
-            " `tlbench trend` shows its history"
-        )
     trial = query.trial(session, trial_id)
     siblings = query.trials(session, [trial.run_id])
     machines = {m.id: m.machine for m in query.machines(session, [trial.run_id])}

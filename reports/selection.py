@@ -97,10 +97,7 @@ def _check_own(selection: Selection, search: Search, runs: Iterable[RunRecord]) 
     named = [run for run in runs if run.origin is not None]
     if named or not _own_runs(search):
         told = f"run {named[0].id}" if named else "all that is found"
-        raise ReportError(
-            f"{selection}: {told} was imported from another tool, and has no cases to"
-            " compare; `tlbench query` and `tlbench trend` read it"
-        )
+        raise ReportError(f"{selection}: {told} {query.IS_FOREIGN}")
 
 
 def _own_runs(search: Search) -> set[int]:

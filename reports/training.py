@@ -73,9 +73,21 @@ def thinned(values: Sequence[float]) -> pd.DataFrame:
 def _curve(
     axes: Axes, palette: Palette, place: int, case: CaseTrials, frame: pd.DataFrame
 ) -> None:
+    import seaborn as sns  # loads slowly, and few reports have trained
+
+    if frame.empty:
+        return
     colour = palette.colour(case.model)
     for _, seed in frame.groupby("trial"):
         axes.plot(seed["x"], seed["y"], color=colour, linewidth=0.7, alpha=0.45)
-    mean = frame.groupby("x")["y"].mean()
-    axes.plot(mean.index, mean, color=colour, label=case.label)
+    sns.lineplot(
+        frame.reset_index(drop=True),
+        x="x",
+        y="y",
+        errorbar=None,
+        color=colour,
+        label=case.label,
+        legend=False,
+        ax=axes,
+    )
     mark(axes.lines[-1], "curve", place)

@@ -57,8 +57,8 @@ def check_histories(
     for name in ignored:
         if name not in known:
             raise ReportError(
-                f"--ignore {name}: no property of a machine{did_you_mean(name, known)};"
-                f" there are {', '.join(known)}"
+                f"--ignore {name}: no property of a machine is called that; there are"
+                f" {', '.join(known)}"
             )
     measured = [history for history in histories if history.measured]
     if not measured:

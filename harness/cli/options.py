@@ -65,13 +65,17 @@ def without_password(word: str) -> str:
 
 def open_existing(db: str) -> "ResultStore | None":
     """The database to read from; None where there is none yet, or an empty file."""
-    from tlbench.db.store import ResultStore
+    is_file = "://" not in db
+    return None if is_file and _is_unwritten(Path(db)) else open_for_reading(db)
 
-    if "://" not in db:
-        path = Path(db).expanduser()
-        if not path.exists() or path.stat().st_size == 0:
-            return None
-    return ResultStore.open(db, read_only=True)
+
+def _is_unwritten(file: Path) -> bool:
+    try:
+        return file.expanduser().stat().st_size == 0
+    except FileNotFoundError:
+        return True
+    except OSError:  # opening it says what is wrong
+        return False
 
 
 def open_for_reading(db: str) -> "ResultStore":

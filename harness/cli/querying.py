@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO, get_args
 
 import typer
 
-from tlbench.cli.options import DEFAULT_DB, DbOption, open_for_reading
+from tlbench.cli.options import DEFAULT_DB, DbOption, JsonOption, open_for_reading
 from tlbench.errors import ReportError
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def query(
         Path | None, typer.Option(metavar="FILE", help="Write it into a file.")
     ] = None,
     db: DbOption = DEFAULT_DB,
+    as_json: JsonOption = False,
 ) -> None:
     """The trials that meet conditions, with what was measured; newest first.
 
@@ -71,9 +72,14 @@ def query(
     Example: `tlbench query model~TL 'params<100M' --group-by model,batch_size`
     """
     from tlbench.db.conditions import parse_conditions
+    from tlbench.reports.files import keep_database
     from tlbench.reports.listing import list_groups, list_trials
 
-    chosen = _format(file_format, output)
+    if as_json and file_format not in (None, "json"):
+        raise typer.BadParameter(f"--format {file_format} and --json are two formats")
+    chosen = _format("json" if as_json else file_format, output)
+    if output is not None:
+        keep_database(output)
     parsed = [c for text in conditions or () for c in parse_conditions(text)]
     if limit is None and chosen == "table":
         limit = ROWS_OF_A_TABLE
@@ -109,6 +115,12 @@ def _format(asked: str | None, output: Path | None) -> Format:
     """What to write; an error before anything is read, where it cannot be."""
     name = asked or _by_ending(output)
     fitting = [known for known in FORMATS if known == name]
+    if not fitting and not asked:
+        raise typer.BadParameter(
+            f"the ending of {str(output)!r} is no format; --format names one of"
+            f" {', '.join(FORMATS)}",
+            param_hint="--output",
+        )
     if not fitting:
         raise typer.BadParameter(
             f"{name!r} is not one of {', '.join(FORMATS)}", param_hint="--format"

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tlbench.cli.options import DEFAULT_DB, DbOption, command_line, open_for_reading
+from tlbench.cli.options import (
+    DEFAULT_DB,
+    DbOption,
+    command_line,
+    open_existing,
+    open_for_reading,
+)
+from tlbench.errors import StoreError
 
 if TYPE_CHECKING:
     from tlbench.db.conditions import Condition
@@ -61,6 +68,12 @@ def export(
 
     chosen = _one_of(table, TABLES, "--table")
     ending = Path(destination).suffix.removeprefix(".").lower()
+    if not file_format and ending not in FORMATS:
+        raise typer.BadParameter(
+            f"the ending of {destination!r} is no format; --format names one of"
+            f" {', '.join(FORMATS)}",
+            param_hint="DESTINATION",
+        )
     written_as = _one_of(file_format or ending, FORMATS, "--format")
     if destination == STDOUT and written_as == "parquet":
         raise typer.BadParameter(
@@ -101,7 +114,10 @@ def merge(
     from tlbench.db.store import ResultStore
 
     for source in sources:
-        open_for_reading(source).close()  # before anything is written
+        store = open_existing(source)  # before anything is written
+        if store is None:
+            raise StoreError(f"{source}: there is no database, or an empty one")
+        store.close()
     with ResultStore.open(db, create=True) as target:
         for source in sources:
             with open_for_reading(source) as store:

@@ -154,7 +154,7 @@ def test_readme_lists_the_commands_of_the_command_line() -> None:
 def test_shell_examples_use_commands_and_options_that_there_are() -> None:
     commands, examples = _commands(), []
     for block in _blocks("sh"):
-        examples += re.findall(r"tlbench [^#&\n]*", block.content)
+        examples += re.findall(r"tlbench [^#&|`\n]*", block.content)
     assert examples
     for example in examples:
         name = max((c for c in commands if f"{example} ".startswith(f"{c} ")), key=len)
@@ -362,6 +362,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "ok",
         metrics=(
             Metric("throughput_samples_per_s", 12.5),
+            Metric("params", 5.7e6),
             Metric("latency_p99_s", None, "3 steps are too few"),
         ),
         series=(Series("step_time_s", (0.5, 0.25, 0.125)),),

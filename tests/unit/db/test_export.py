@@ -233,6 +233,19 @@ class TestFile:
             assert export_file(session, file, file_format="csv", overwrite=True) == 4
         assert len(pd.read_csv(file)) == 4
 
+    def test_database_stays_even_by_force(
+        self, filled: ResultStore, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "other.db"
+        ResultStore.open(str(file), create=True).close()
+        before = file.read_bytes()
+        with (
+            filled.session() as session,
+            pytest.raises(StoreError, match=r"other\.db is a database, and stays"),
+        ):
+            export_file(session, file, overwrite=True)
+        assert file.read_bytes() == before
+
     def test_half_a_file_is_never_there(
         self, filled: ResultStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -9,6 +9,8 @@ optimum-benchmark 0.6.0 on timm's test_vit.
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -310,7 +312,29 @@ def test_records_of_our_cases_refuse_it(store: ResultStore) -> None:
     run_id, _ = store_foreign(store, read_foreign(INFER), command="")
     with store.session() as session:
         for read in (query.trials, query.cases):
-            with pytest.raises(StoreError, match=f"run {run_id} holds results of timm"):
+            with pytest.raises(StoreError, match=f"run {run_id} was imported from"):
                 read(session, [run_id])
+        with pytest.raises(StoreError, match=f"run {run_id} was imported from"):
+            query.trial(session, 1)
         everything: list[CaseRecord] = query.cases(session)
     assert everything == []
+
+
+def test_the_newest_run_is_one_of_our_own(
+    store: ResultStore, begin: Callable[..., int]
+) -> None:
+    own = begin(store)
+    later = replace(read_foreign(INFER), measured_at=datetime(2999, 1, 1, tzinfo=UTC))
+    store_foreign(store, later, command="")
+    with store.session() as session:
+        assert query.runs(session, limit=1)[0].id != own
+        assert query.run_or_newest(session, None).id == own
+
+
+def test_where_all_is_imported_the_newest_run_is_refused(store: ResultStore) -> None:
+    store_foreign(store, read_foreign(INFER), command="")
+    with (
+        store.session() as session,
+        pytest.raises(StoreError, match="run 1 was imported from another tool"),
+    ):
+        query.run_or_newest(session, None)

@@ -4,14 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
 
 from support.machine import MACHINE
 from support.stored_runs import THROUGHPUT, StoredRuns, case, speeds
-from tlbench.db import models
 from tlbench.db.history import (
     known_cases,
-    origin_of_trial,
     readings,
     run_moments,
 )
@@ -77,15 +74,3 @@ def test_runs_are_told_oldest_first_and_from_a_moment_on(
         late = run_moments(session, told[second].started_at)
     assert [*told] == [first, second]
     assert [*late] == [second]
-
-
-def test_the_origin_of_a_trial_is_that_of_its_run(
-    store: ResultStore, runs: StoredRuns
-) -> None:
-    runs.add((PLAIN, speeds(1.0)))
-    runs.add((PLAIN, speeds(1.0)))
-    with store.session() as session:
-        session.execute(
-            update(models.Run).where(models.Run.id == 2).values(origin="timm")
-        )
-        assert [origin_of_trial(session, n) for n in (1, 2, 99)] == [None, "timm", None]

@@ -1,6 +1,7 @@
 """Merging databases: what comes along, how often one may, and what is refused."""
 
 import random
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from support.machine import MACHINE
+from tlbench.cli import main
 from tlbench.db import upkeep
 from tlbench.db.merge import merge
 from tlbench.db.store import ResultStore
@@ -267,3 +269,16 @@ def test_sources_are_only_read(source: ResultStore, create: Create) -> None:
     with ResultStore.open(source.location, read_only=True) as reader:
         merge(reader, create("target"))
     assert content(source) == before
+
+
+def test_a_missing_source_is_not_one_that_a_run_would_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target = str(tmp_path / "a.db"), tmp_path / "all.db"
+    words = ["tlbench", "db", "merge", source, "--db", str(target)]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    told = f"error: {source}: there is no database, or an empty one\n"
+    assert capsys.readouterr().err == told
+    assert not target.exists()

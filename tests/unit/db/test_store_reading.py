@@ -4,6 +4,7 @@ A new command with --db needs an entry in `READING` or `WRITING`.
 """
 
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -211,3 +212,18 @@ def test_tells_a_damaged_file_in_one_sentence_and_leaves_it_as_it_is(
         assert ended.err.count("\n") == 1
         assert "damaged" in ended.err or "not an SQLite database" in ended.err
     assert made.read_bytes() == content
+
+
+@pytest.mark.parametrize("name", READING.keys() - {"plan"})
+def test_a_run_that_trials_name_and_that_is_not_there_is_damage(
+    name: str, made: Path, call: Callable[[str, Path], Ended]
+) -> None:
+    connection = sqlite3.connect(made)
+    connection.execute("DELETE FROM run")
+    connection.execute("DELETE FROM experiment_case")
+    connection.execute("DELETE FROM machine")
+    connection.commit()
+    connection.close()
+    ended = call(name, made)
+    assert "Traceback" not in ended.err
+    assert ended.err.count("\n") <= 1

@@ -50,6 +50,16 @@ def call(
     return call
 
 
+@pytest.mark.parametrize("destination", ["-", "trials", "trials.xml"])
+def test_export_asks_for_a_format_that_no_ending_tells(
+    call: Call, destination: str
+) -> None:
+    code, _, told = call("db", "export", destination)
+    assert code == 2
+    told = " ".join(told.replace("│", " ").split())
+    assert f"the ending of '{destination}' is no format; --format names" in told
+
+
 def stored_runs(file: Path) -> list[int]:
     with (
         ResultStore.open(str(file), read_only=True) as store,

@@ -96,6 +96,7 @@ def test_nothing_found_is_said_and_is_no_failure(
         (("precison=bf16",), 1, "did you mean 'precision'"),
         (("--sort", "speed"), 1, "'speed' is no setting"),
         (("--format", "xml"), 2, "'xml' is not one of table, csv, json"),
+        (("--output", "a.xml"), 2, "ending of 'a.xml' is no format; --format names"),
         (("--format", "parquet"), 2, "Parquet is no text"),
         (("--output", "/nowhere/trials.csv"), 1, "/nowhere/trials.csv: No such file"),
         (("--columns", " , "), 2, "names no column"),
@@ -113,6 +114,15 @@ def test_wrong_usage_is_explained(
     assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
 
 
+def test_a_database_is_not_written_over(
+    db: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = Path(db).read_bytes()
+    assert run(monkeypatch, "--format", "csv", "--output", db, "--db", db) == 1
+    assert f"{db} is a database, and stays" in capsys.readouterr().err
+    assert Path(db).read_bytes() == before
+
+
 def test_a_list_needs_nothing_heavy(db: str) -> None:
     heavy = ["torch", "ray", "pandas", "scipy", "numpy", "alembic", "seaborn"]
     program = (
@@ -124,3 +134,15 @@ def test_a_list_needs_nothing_heavy(db: str) -> None:
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     )
     assert ended.stderr == "[]\n"
+
+
+def test_json_is_one_of_the_formats(
+    db: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = []
+    for words in (("--json",), ("--format", "json"), ("--json", "--format", "json")):
+        assert run(monkeypatch, "model~TL", "--db", db, *words) == 0
+        told.append(capsys.readouterr().out)
+    assert len(json.loads(told[0])) == 2
+    assert told[0] == told[1] == told[2]
+    assert run(monkeypatch, "--json", "--format", "csv", "--db", db) == 2

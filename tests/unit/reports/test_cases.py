@@ -3,9 +3,11 @@ import statistics
 import pytest
 
 from support.report_run import RunBuilder, model, timed, trained
+from tlbench.db import query
+from tlbench.errors import StoreError
 from tlbench.reports.cases import Floors, describe_setting, gather
 from tlbench.statistics import NOISE_FLOOR
-from tlbench.suites.spec import Case, Parallelism
+from tlbench.suites.spec import Case, Parallelism, Suite
 
 
 def test_a_case_is_summarised_by_the_median_of_its_trials(smoke: RunBuilder) -> None:
@@ -122,3 +124,9 @@ def test_settings_are_said_as_people_say_them() -> None:
     assert describe_setting("parallelism.world_size", ranks.world_size) == "2 ranks"
     assert describe_setting("parallelism.zero_stage", ranks.zero_stage) == "ZeRO 3"
     assert describe_setting("optimizer.learning_rate", 0.1) == "learning rate 0.1"
+
+
+def test_a_suite_that_cannot_be_read_is_told_in_one_sentence() -> None:
+    told = "the suite of run 3 cannot be read by this tlbench: name: Field required"
+    with pytest.raises(StoreError, match=told):
+        query.read_stored(Suite, {"cases": []}, "the suite of run 3")

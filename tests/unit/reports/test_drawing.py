@@ -2,6 +2,8 @@
 
 import io
 import re
+import sys
+import threading
 import xml.etree.ElementTree as ElementTree
 from importlib.resources import files
 
@@ -10,18 +12,22 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from support.svg_values import Picture as ReadPicture
+from tlbench.errors import ReportError
 from tlbench.reports.drawing import (
     CSS_COLOURS,
     DOTS_PER_INCH,
     LINE_LENGTH,
+    MAX_ROWS_OF_ALL,
     PAPER,
     SERIES,
     WIDTH_INCHES,
     Picture,
     draw,
+    draw_together,
     folded,
     mark,
     scale_axis,
+    shared,
 )
 
 
@@ -82,6 +88,53 @@ def test_a_raster_is_as_wide_as_its_dots_and_opaque(picture: Picture) -> None:
 def test_files_are_the_same_every_time(picture: Picture, kind: str) -> None:
     again = draw("made", "Made & drawn", 3.0, paint)
     assert picture.file(kind) == again.file(kind)  # type: ignore[arg-type]  # one of the two
+
+
+@pytest.fixture
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing of other tests that keeps this process from forking."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+
+
+def made() -> list[Picture]:
+    return [draw(name, "Made", 3.0, paint) for name in ("one", "two", "three")]
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_pictures_drawn_together_are_those_drawn_one_by_one() -> None:
+    together = made()
+    draw_together(together)
+    assert all("svg" in vars(picture) for picture in together)
+    assert [p.svg for p in together] == [p.svg for p in made()]
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_an_error_of_a_picture_comes_out_as_it_is() -> None:
+    def fail(_: Figure) -> None:
+        raise ReportError("nothing to paint with")
+
+    pictures = [*made(), draw("failed", "Failed", 3.0, fail)]
+    with pytest.raises(ReportError, match="nothing to paint with"):
+        draw_together(pictures)
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_a_process_with_other_threads_does_not_fork(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threading, "active_count", lambda: 2)
+    pictures = made()
+    draw_together(pictures)
+    assert not any("svg" in vars(picture) for picture in pictures)
+
+
+def test_panels_share_the_rows_of_a_chart() -> None:
+    panels = {"a": list(range(100)), "b": [1, 2], "c": list(range(100))}
+    rows = [len(members) for members in shared(panels).values()]
+    assert rows == [15, 2, 15]
+    assert sum(rows) == MAX_ROWS_OF_ALL
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 
 from support.report_run import RunBuilder, model
+from tlbench.db.store import ResultStore
 from tlbench.errors import ReportError
 from tlbench.reports.cases import gather
 from tlbench.reports.chart_files import ChartFolder, write_charts
 from tlbench.reports.compare import comparisons
 from tlbench.reports.drawing import Chart
-from tlbench.reports.files import write_folder, write_whole
+from tlbench.reports.files import check_destination, write_folder, write_whole
 from tlbench.reports.sections import Section, sections
 from tlbench.suites.spec import Case
 
@@ -28,6 +29,13 @@ def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path: Path) ->
     with pytest.raises(ReportError, match="taken: it cannot be written there"):
         write_whole(tmp_path / "taken", b"new")
     assert [file.name for file in tmp_path.iterdir()] == ["taken"]
+
+
+def test_no_report_is_written_over_a_database(tmp_path: Path) -> None:
+    file = tmp_path / "tlbench.db"
+    ResultStore.open(str(file), create=True).close()
+    with pytest.raises(ReportError, match=r"tlbench\.db is a database, and stays"):
+        check_destination(file)
 
 
 def test_files_are_not_written_over_others_and_then_none_is(tmp_path: Path) -> None:

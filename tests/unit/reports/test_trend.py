@@ -96,7 +96,7 @@ def test_the_noise_floors_are_named() -> None:
     [
         ([], THROUGHPUT, (), "older --since"),
         ([history([None])], "througput", (), "no trial of these cases has it"),
-        ([history()], THROUGHPUT, ("hostnam",), "did you mean 'hostname'"),
+        ([history()], THROUGHPUT, ("hostnam",), "there are hostname, "),
         ([history()], "power_w", (), "power_w has no better and worse"),
     ],
 )
