@@ -64,7 +64,9 @@ class Paced(Protocol):
 class Pace:
     """Time left of a run: the forecasts, scaled by how they have held so far."""
 
-    def __init__(self, trials: Sequence[Trial], forecasts: "Iterable[Forecast]") -> None:
+    def __init__(
+        self, trials: Sequence[Trial], forecasts: "Iterable[Forecast]"
+    ) -> None:
         expected = {f.identity: f.trial_time_s for f in forecasts}
         self._expected_s = [expected[trial.case.identity] for trial in trials]
         self._start = time.perf_counter()

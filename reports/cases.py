@@ -4,6 +4,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from statistics import median
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -137,6 +138,16 @@ class CaseTrials:
         return (self.run_id, self.machine_id, model, *kept)
 
     def summary(self, metric: str) -> Summary:
+        """Of one metric; many tables and charts ask for the same."""
+        if metric not in self._summaries:
+            self._summaries[metric] = self._summarise(metric)
+        return self._summaries[metric]
+
+    @cached_property
+    def _summaries(self) -> dict[str, Summary]:
+        return {}
+
+    def _summarise(self, metric: str) -> Summary:
         values = list(self.values(metric).values())
         if not values:
             return Summary(None, None, 0, self._why_missing(metric))

@@ -12,7 +12,7 @@ from tlbench.reports.cases import (
     CaseTrials,
     settings,
 )
-from tlbench.reports.frames import DIRECTIONS
+from tlbench.reports.quantities import DIRECTIONS
 from tlbench.statistics import (
     Difference,
     Interval,

@@ -5,6 +5,7 @@ variables, so that the page decides what they look like; a file of its own keeps
 No pyplot, and so no global figure.
 """
 
+import gc
 import io
 import os
 import re
@@ -12,8 +13,9 @@ import sys
 import textwrap
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing import get_context
@@ -46,9 +48,7 @@ WIDTH_INCHES = 10.5
 TITLE_INCHES = 0.35
 DOTS_PER_INCH = 200
 MAX_ROWS = 24
-"""Most rows of one panel; the table has the rest."""
-MAX_ROWS_OF_ALL = 32
-"""Of all panels of a chart together, where each has as many as the others."""
+"""Most rows of a chart that stacks its panels; the table has the rest."""
 LINE_LENGTH = 44
 """Characters of a line of a name beside its row."""
 CHARACTER_INCHES = 0.075
@@ -173,24 +173,36 @@ def draw(
     return Picture(name, title, height_inches, paint)
 
 
-def draw_together(pictures: Sequence[Picture]) -> None:
-    """Draw them for the page, at once in as many processes as there are cores.
+@contextmanager
+def drawn_together(pictures: Sequence[Picture]) -> Iterator[None]:
+    """Draw them for the page, in as many processes as there are cores, meanwhile.
 
     In forks, since what paints cannot be pickled; and so only where this is the only
     thread: a lock that another one holds is never released in a fork. Threads of Ray
-    are not all known to Python, and some outlive it.
+    are not all known to Python, and some outlive it. Elsewhere each picture is drawn
+    when the page asks for it.
     """
-    if not hasattr(os, "sched_getaffinity"):
-        return  # not Linux, where alone a fork is safe; drawn when the page asks for it
-    workers = min(len(os.sched_getaffinity(0)), len(pictures))
+    workers = min(_cores_for_forks(), len(pictures))
     if workers < 2 or threading.active_count() > 1 or "ray" in sys.modules:
+        yield
         return
     _TO_DRAW[:] = pictures
-    with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
-        drawn = pool.map(_draw_one, range(len(pictures)))
-        for picture, svg in zip(pictures, drawn, strict=True):
-            vars(picture)["svg"] = svg  # where the property keeps it
-    _TO_DRAW.clear()
+    gc.freeze()
+    try:
+        with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
+            # The last first: curves of training take the longest, as seaborn loads.
+            drawn = pool.map(_draw_one, reversed(range(len(pictures))))
+            yield
+            for picture, svg in zip(reversed(pictures), drawn, strict=True):
+                vars(picture)["svg"] = svg  # where the property keeps it
+    finally:
+        _TO_DRAW.clear()
+
+
+def _cores_for_forks() -> int:
+    """None but on Linux, where alone a fork is safe."""
+    on_linux = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if on_linux else 0
 
 
 _TO_DRAW: list[Picture] = []
@@ -266,9 +278,7 @@ def panels_of(
 def shared(panels: Mapping[str, list[_Row]]) -> dict[str, list[_Row]]:
     """As many rows of each panel, or all it has, as one chart has room for."""
     most = MAX_ROWS
-    while most > 1 and sum(min(len(p), most) for p in panels.values()) > (
-        MAX_ROWS_OF_ALL
-    ):
+    while most > 1 and sum(min(len(p), most) for p in panels.values()) > MAX_ROWS:
         most -= 1
     return {title: members[:most] for title, members in panels.items()}
 

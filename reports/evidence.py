@@ -12,9 +12,12 @@ from tlbench.db.query import MachineRecord, RunRecord, TrialRecord
 from tlbench.reports.cases import Floors, Names
 from tlbench.reports.gate import Answer
 from tlbench.reports.history import History, histories_of
-from tlbench.reports.training import Curves
 
-CURVES = ("loss", "eval_top1_percent")
+LOSS = "loss"
+TOP1 = "eval_top1_percent"
+
+Curves = Mapping[tuple[int, str], Sequence[float]]
+"""Series by trial id and name."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def read_evidence(
         runs=runs,
         machines=machines,
         trials=trials,
-        curves=query.series(session, trained, CURVES),
+        curves=query.series(session, trained, (LOSS, TOP1)),
         floors={
             (machine_id, device): noise_floor(session, hosts[machine_id], case)
             for (machine_id, device), case in used.items()

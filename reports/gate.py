@@ -14,9 +14,9 @@ from tlbench.calibrate import noise_floor
 from tlbench.errors import ReportError
 from tlbench.machine import Machine
 from tlbench.reports.compare import THROUGHPUT
-from tlbench.reports.frames import DIRECTIONS
 from tlbench.reports.iso import ISO_BATCH, Iso, choose
 from tlbench.reports.matching import Match, match_sides, match_unmeasured
+from tlbench.reports.quantities import DIRECTIONS
 from tlbench.reports.selection import Selected, Selection, select
 from tlbench.reports.sides import BATCH, Side, make_sides
 from tlbench.statistics import (

@@ -31,8 +31,8 @@ from tlbench.db.query import TrialRecord
 from tlbench.machine import Machine
 from tlbench.reports.cases import describe_statuses, interval_of
 from tlbench.reports.compare import ACCURACY, THROUGHPUT
-from tlbench.reports.frames import DIRECTIONS
 from tlbench.reports.history_cases import label_cases
+from tlbench.reports.quantities import DIRECTIONS
 from tlbench.reports.surroundings import (
     code_of,
     differences,

@@ -11,7 +11,7 @@ from typing import Literal, NoReturn, get_args
 
 from tlbench.errors import ReportError
 from tlbench.reports.compare import ACCURACY
-from tlbench.reports.frames import DIRECTIONS
+from tlbench.reports.quantities import DIRECTIONS
 from tlbench.reports.sides import BATCH, MODEL, Side
 from tlbench.suites.names import did_you_mean
 

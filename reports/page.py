@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jinja2
-import pandas as pd
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
@@ -32,15 +31,15 @@ from tlbench.reports.claims.judge import judge
 from tlbench.reports.claims.tables import describe
 from tlbench.reports.compare import Comparison, comparisons
 from tlbench.reports.contents import Link, contents, in_order
-from tlbench.reports.drawing import Chart, draw_together
+from tlbench.reports.drawing import Chart, drawn_together
 from tlbench.reports.evidence import Evidence, read_evidence
 from tlbench.reports.files import check_destination, write_whole
 from tlbench.reports.findings import Finding, find
-from tlbench.reports.frames import case_frame, metric_names, trial_frame
 from tlbench.reports.markdown_report import markdown_report
 from tlbench.reports.quantities import QUANTITIES
 from tlbench.reports.sections import Section, sections
 from tlbench.reports.tables import case_table
+from tlbench.reports.tidy import Row, case_rows, metric_names, trial_rows
 from tlbench.statistics import EQUIVALENCE_BAND, LEVEL, NOISE_FLOOR
 from tlbench.units import UNKNOWN, format_bytes, format_duration, format_number
 
@@ -103,9 +102,11 @@ def render(evidence: Evidence) -> str:
     compared = comparisons(cases)
     findings = [*find(cases, compared), *_finding_against(evidence)]
     told = _sections(evidence, cases, compared)
-    draw_together([s.chart.picture for s in told if isinstance(s.chart, Chart)])
+    pictures = [s.chart.picture for s in told if isinstance(s.chart, Chart)]
+    with drawn_together(pictures):
+        table = case_table(cases, compared)
+        raw_data = _script_json(_raw_data(evidence, cases, compared))
     title = f"The answer in {_NUMBERS[len(findings)]} sentences"
-    table = case_table(cases, compared)
     environment = _environment()
     script = _static(environment, "script.js")
     return environment.get_template("page.html").render(
@@ -123,7 +124,7 @@ def render(evidence: Evidence) -> str:
         level_percent=round(100 * LEVEL),
         band_percent=round(100 * EQUIVALENCE_BAND),
         floor_percents=[format_number(100 * f, 2) for f in _floors(evidence)],
-        raw_data=_script_json(_raw_data(evidence, cases, compared)),
+        raw_data=raw_data,
         style=_static(environment, "style.css"),
         script=script,
         script_hash=b64encode(sha256(script.encode()).digest()).decode(),
@@ -152,6 +153,8 @@ FIXED = (
 )
 """Sections that every report has, which stand in the template."""
 _NUMBERS = {3: "three", 4: "four", 5: "five"}
+MOST_EXACT = 2.0**53
+"""Beyond it, a float is a whole number by rounding."""
 
 
 def _links(told: Sequence[Section]) -> list[Link]:
@@ -227,15 +230,19 @@ def _raw_data(
     Once only: settings stand with the case, commands in the table of all trials.
     """
     told = [*dict.fromkeys(n for case in cases for n in settings(case.case))]
-    trials = trial_frame(cases).drop(columns=[*told, "command"], errors="ignore")
-    trials["case_row"] = [row for row, case in enumerate(cases) for _ in case.trials]
+    places = [place for place, case in enumerate(cases) for _ in case.trials]
+    left_out = {*told, "command"}
+    trials = [
+        {name: v for name, v in row.items() if name not in left_out} | {"case_row": n}
+        for row, n in zip(trial_rows(cases), places, strict=True)
+    ]
     shown = [name for name in metric_names(cases) if name in QUANTITIES]
     return {
         "runs": [_without_suite(run) for run in evidence.runs],
         "machines": [asdict(record) for record in evidence.machines],
         "settings": told,
         "trials": _columns_and_rows(trials),
-        "cases": _columns_and_rows(case_frame(cases, shown)),
+        "cases": _columns_and_rows(case_rows(cases, shown)),
         "claims": describe(judge(cases, compared)),
     }
 
@@ -245,11 +252,18 @@ def _without_suite(run: RunRecord) -> dict[str, Any]:
     return {name: v for name, v in asdict(run).items() if name != "suite_json"}
 
 
-def _columns_and_rows(frame: pd.DataFrame) -> dict[str, list[Any]]:
+def _columns_and_rows(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    columns = list(rows[0]) if rows else []
+    return {"columns": columns, "rows": [list(map(_plain, r.values())) for r in rows]}
+
+
+def _plain(value: object) -> object:
     """Whole numbers without a decimal point, and null where there is no value."""
-    typed = frame.replace([math.inf, -math.inf], math.nan).convert_dtypes()
-    plain = typed.astype(object).where(typed.notna(), None)
-    return {"columns": list(plain.columns), "rows": plain.to_numpy().tolist()}
+    if not isinstance(value, float):
+        return value
+    if not math.isfinite(value):
+        return None
+    return int(value) if value.is_integer() and abs(value) < MOST_EXACT else value
 
 
 def _script_json(data: Mapping[str, Any]) -> Markup:

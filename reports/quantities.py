@@ -7,7 +7,7 @@ from tlbench.models.layers import Stage
 from tlbench.units import format_number
 
 if TYPE_CHECKING:  # NumPy: a list of trials does without it
-    from tlbench.statistics import Interval
+    from tlbench.statistics import Direction, Interval
 
 DIGITS = 4
 """Significant digits of a measured value."""
@@ -118,3 +118,54 @@ STAGE_TIME = Quantity("time", "ms", 1e3)
 STAGE_MACS = Quantity("compute", "GMACs", 1e-9)
 CEILING = Quantity("at best, blocks after free", "\N{MULTIPLICATION SIGN}")
 MEMORY = Quantity("memory", "MiB", 2**-20)
+
+DIRECTIONS: dict[str, "Direction"] = {
+    "params": "lower",
+    "trainable_params": "lower",
+    "macs": "lower",
+    "flops": "lower",
+    "train_flops": "lower",
+    "import_time_s": "lower",
+    "build_time_s": "lower",
+    "load_time_s": "lower",
+    "first_step_time_s": "lower",
+    "compile_time_s": "lower",
+    "graph_breaks": "lower",
+    "throughput_samples_per_s": "higher",
+    "throughput_per_device_samples_per_s": "higher",
+    "step_time_p50_s": "lower",
+    "step_time_p90_s": "lower",
+    "step_time_p99_s": "lower",
+    "outlier_steps": "lower",
+    "data_wait_fraction": "lower",
+    "input_throughput_samples_per_s": "higher",
+    "input_throughput_per_worker_samples_per_s": "higher",
+    "kept_batch_step_time_s": "lower",
+    "input_workers_needed": "lower",
+    "compute_time_s": "lower",
+    "communication_fraction": "lower",
+    "rank_step_time_spread_fraction": "lower",
+    "mfu": "higher",
+    "energy_j_per_sample": "lower",
+    "latency_p50_s": "lower",
+    "latency_p90_s": "lower",
+    "latency_p99_s": "lower",
+    "peak_memory_allocated_bytes": "lower",
+    "peak_memory_reserved_bytes": "lower",
+    "peak_memory_device_used_bytes": "lower",
+    "peak_memory_host_rss_bytes": "lower",
+    "peak_memory_host_growth_bytes": "lower",
+    "max_batch_size": "higher",
+    "smallest_failing_batch_size": "higher",
+    **{
+        f"stage_{stage}_{quantity}": "lower"
+        for stage in STAGES
+        for quantity in ("time_s", "macs", "memory_bytes")
+    },
+    "loss": "lower",
+    "top1_percent": "higher",
+    "top5_percent": "higher",
+    "time_to_accuracy_s": "lower",
+    "train_time_s": "lower",
+}
+"""Which way each metric gets better; one that is not here cannot be better."""

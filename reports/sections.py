@@ -17,6 +17,7 @@ from tlbench.reports.claims.judge import judge
 from tlbench.reports.claims.tables import METHOD, claims_table, summary_sentence
 from tlbench.reports.compare import Comparison
 from tlbench.reports.drawing import Chart, NoChart, Palette
+from tlbench.reports.evidence import Curves
 from tlbench.reports.frontier import frontier_chart, frontier_table
 from tlbench.reports.history import MAX_CASES, MAX_RUNS, History
 from tlbench.reports.history_chart import history_chart, history_table
@@ -31,7 +32,7 @@ from tlbench.reports.tables import (
     memory_table,
     stage_table,
 )
-from tlbench.reports.training import Curves, training_chart
+from tlbench.reports.training import training_chart
 from tlbench.reports.trust import machine_table, trust_table
 
 COST_NOTE = (
@@ -129,9 +130,7 @@ def sections(
 def _accuracy(cases: Sequence[CaseTrials], palette: Palette) -> Iterator[Section]:
     """Both fronts; the second only where models were trained and timed."""
     compute = accuracy_chart(cases, palette)
-    yield Section(
-        "accuracy", "Accuracy against compute", compute, front_table(cases)
-    )
+    yield Section("accuracy", "Accuracy against compute", compute, front_table(cases))
     speed = speed_front_chart(cases, palette)
     if isinstance(speed, Chart):
         yield Section("accuracy-throughput", "Accuracy against throughput", speed)

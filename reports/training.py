@@ -1,24 +1,20 @@
 """Training curves: loss by step and top-1 by epoch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from tlbench.reports.cases import CaseTrials
 from tlbench.reports.compare import ACCURACY
 from tlbench.reports.drawing import Chart, NoChart, Palette, add_legend, draw, mark
+from tlbench.reports.evidence import LOSS, TOP1, Curves
 
-LOSS = "loss"
-TOP1 = "eval_top1_percent"
 MAX_CURVES = 12
 MAX_POINTS = 200
 """Points of one drawn curve; longer ones are averaged over neighbours."""
-
-Curves = Mapping[tuple[int, str], Sequence[float]]
-"""Series by trial id and name."""
 
 
 def training_chart(
@@ -36,9 +32,9 @@ def training_chart(
     def paint(figure: Figure) -> None:
         loss, top1 = figure.subplots(1, 2)
         for place, case in enumerate(drawn[:MAX_CURVES]):
-            _curve(loss, palette, place, case, _curve_frame(case, curves, LOSS))
+            _curve(loss, palette, place, case, _seeds(case, curves, LOSS))
             if case.values(ACCURACY):
-                _curve(top1, palette, place, case, _curve_frame(case, curves, TOP1))
+                _curve(top1, palette, place, case, _seeds(case, curves, TOP1))
         loss.set(title="Training loss", xlabel="optimiser step", ylabel="")
         top1.set(title="Top-1 on held-out images [%]", xlabel="epoch", ylabel="")
         add_legend(figure, loss)
@@ -51,39 +47,40 @@ def training_chart(
     )
 
 
-def _curve_frame(case: CaseTrials, curves: Curves, name: str) -> pd.DataFrame:
-    """Tidy points of one series of a case: trial, x, y."""
-    frames = [
-        thinned(curves[trial.id, name]).assign(trial=trial.id)
-        for trial in case.finished
-        if curves.get((trial.id, name))
-    ]
-    if not frames:
-        return pd.DataFrame({"x": [], "y": [], "trial": []})
-    return pd.concat(frames)
+def _seeds(case: CaseTrials, curves: Curves, name: str) -> list[NDArray[np.float64]]:
+    """The points of one series of each trial: [2, points], x and y."""
+    found = (curves.get((trial.id, name)) for trial in case.finished)
+    return [thinned(values) for values in found if values]
 
 
-def thinned(values: Sequence[float]) -> pd.DataFrame:
+def thinned(values: Sequence[float]) -> NDArray[np.float64]:
     """At most `MAX_POINTS` points, each the mean of neighbours; counted from 1."""
     width = -(-len(values) // MAX_POINTS)
-    steps = pd.DataFrame({"x": range(1, len(values) + 1), "y": values})
-    return steps.groupby(np.arange(len(values)) // width).mean()
+    starts = np.arange(0, len(values), width)
+    steps = np.stack([np.arange(1.0, len(values) + 1), np.asarray(values)])
+    sums = np.add.reduceat(steps, starts, axis=1)
+    means: NDArray[np.float64] = sums / np.diff(starts, append=len(values))
+    return means
 
 
 def _curve(
-    axes: Axes, palette: Palette, place: int, case: CaseTrials, frame: pd.DataFrame
+    axes: Axes,
+    palette: Palette,
+    place: int,
+    case: CaseTrials,
+    seeds: Sequence[NDArray[np.float64]],
 ) -> None:
     import seaborn as sns  # loads slowly, and few reports have trained
 
-    if frame.empty:
+    if not seeds:
         return
     colour = palette.colour(case.model)
-    for _, seed in frame.groupby("trial"):
-        axes.plot(seed["x"], seed["y"], color=colour, linewidth=0.7, alpha=0.45)
+    for x, y in seeds:
+        axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.45)
+    x, y = np.concatenate(seeds, axis=1)
     sns.lineplot(
-        frame.reset_index(drop=True),
-        x="x",
-        y="y",
+        x=x,
+        y=y,
         errorbar=None,
         color=colour,
         label=case.label,

@@ -6,9 +6,8 @@ from typing import Any
 
 from tlbench.changes import FEWEST
 from tlbench.errors import ReportError
-from tlbench.reports.frames import DIRECTIONS
 from tlbench.reports.history import Break, History, Point, Shift
-from tlbench.reports.quantities import QUANTITIES
+from tlbench.reports.quantities import DIRECTIONS, QUANTITIES
 from tlbench.reports.surroundings import surroundings
 from tlbench.reports.verdicts import TIMES
 from tlbench.statistics import LEVEL

@@ -10,10 +10,9 @@ from xml.etree import ElementTree
 from tlbench.db.query import RunRecord
 from tlbench.errors import ReportError
 from tlbench.reports.cases import describe_statuses
-from tlbench.reports.frames import DIRECTIONS
 from tlbench.reports.gate import Answer, Judgement
 from tlbench.reports.markdown import code, escaped, lines_of
-from tlbench.reports.quantities import QUANTITIES
+from tlbench.reports.quantities import DIRECTIONS, QUANTITIES
 from tlbench.reports.selection import Selected
 from tlbench.reports.sides import Side
 from tlbench.statistics import MOST_TRIALS, Ratio

@@ -32,6 +32,8 @@ from tlbench.reports.publication.table import figure_table
 from tlbench.suites import published
 from tlbench.suites.published import PublishedResult, Source, published_in
 
+MAX_PANELS = 6
+"""Quantities that a chart shows; the table has the rest."""
 READING_NOTE = (
     "Filled: own, the median over the trials with its 95 % interval, or counted."
     " Hollow: published, of other data and other machines; with a bar where it was read"
@@ -78,10 +80,13 @@ class DrawnFigure:
     def chart(self) -> Chart | NoChart:
         figure = self.figure
         title = f"{figure.title}: own values beside the published ones"
-        picture = figure.layout.chart(figure.name, title, self.entries, self.panels)
+        shown = self.panels[:MAX_PANELS]
+        picture = figure.layout.chart(figure.name, title, self.entries, shown)
         if picture is None:
             return NoChart("nothing of these models was counted, measured or published")
-        return Chart(picture, READING_NOTE)
+        left_out = len(self.panels) - len(shown)
+        more = f" {left_out} more quantities are in the table." if left_out else ""
+        return Chart(picture, READING_NOTE + more)
 
     def table(self) -> Table:
         layout = self.figure.layout

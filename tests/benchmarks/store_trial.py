@@ -3,9 +3,9 @@
 python tests/benchmarks/store_trial.py
 
 Both write the same rows into an SQLite file of their own, one transaction a trial with
-the same write-ahead log and the same flushes to the disk, in turns. The raw side has its
-rows ready: it is given the least work that can be done. The flush, which takes what the
-disk takes, can be left out of both with `--no-flush`, to see what the rest costs.
+the same write-ahead log and the same flushes to the disk, in turns. The raw side has
+its rows ready: it is given the least work that can be done. The flush, which takes what
+the disk takes, can be left out of both with `--no-flush`, to see what the rest costs.
 """
 
 import argparse

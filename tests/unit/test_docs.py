@@ -18,8 +18,7 @@ from tlbench.db.store import ResultStore
 from tlbench.errors import SuiteError
 from tlbench.models import cost
 from tlbench.reports.cases import PREDICTED_MEMORY
-from tlbench.reports.frames import DIRECTIONS
-from tlbench.reports.quantities import QUANTITIES, STAGES
+from tlbench.reports.quantities import DIRECTIONS, QUANTITIES, STAGES
 from tlbench.result import STATUSES, Metric, Series, TrialResult
 from tlbench.suites.braces import expand_braces
 from tlbench.suites.loader import DEFAULT_REPEATS, builtin_suites, parse_suite

@@ -414,7 +414,8 @@ def test_a_suite_that_is_not_there_is_wrong_usage(call: Any) -> None:
     ended = call("plan", "smok")
     assert ended.code == 2
     assert (
-        "'smok' is neither a file nor a built-in suite (break-even, frontier, " in ended.err
+        "'smok' is neither a file nor a built-in suite (break-even, frontier, "
+        in ended.err
     )
     assert ended.err.endswith("; did you mean 'smoke'?\n")
 

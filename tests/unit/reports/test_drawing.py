@@ -17,13 +17,13 @@ from tlbench.reports.drawing import (
     CSS_COLOURS,
     DOTS_PER_INCH,
     LINE_LENGTH,
-    MAX_ROWS_OF_ALL,
+    MAX_ROWS,
     PAPER,
     SERIES,
     WIDTH_INCHES,
     Picture,
     draw,
-    draw_together,
+    drawn_together,
     folded,
     mark,
     scale_axis,
@@ -105,7 +105,8 @@ def made() -> list[Picture]:
 @pytest.mark.usefixtures("two_cores")
 def test_pictures_drawn_together_are_those_drawn_one_by_one() -> None:
     together = made()
-    draw_together(together)
+    with drawn_together(together):
+        pass
     assert all("svg" in vars(picture) for picture in together)
     assert [p.svg for p in together] == [p.svg for p in made()]
 
@@ -116,8 +117,11 @@ def test_an_error_of_a_picture_comes_out_as_it_is() -> None:
         raise ReportError("nothing to paint with")
 
     pictures = [*made(), draw("failed", "Failed", 3.0, fail)]
-    with pytest.raises(ReportError, match="nothing to paint with"):
-        draw_together(pictures)
+    with (
+        pytest.raises(ReportError, match="nothing to paint with"),
+        drawn_together(pictures),
+    ):
+        pass
 
 
 @pytest.mark.usefixtures("two_cores")
@@ -126,15 +130,16 @@ def test_a_process_with_other_threads_does_not_fork(
 ) -> None:
     monkeypatch.setattr(threading, "active_count", lambda: 2)
     pictures = made()
-    draw_together(pictures)
+    with drawn_together(pictures):
+        pass
     assert not any("svg" in vars(picture) for picture in pictures)
 
 
 def test_panels_share_the_rows_of_a_chart() -> None:
     panels = {"a": list(range(100)), "b": [1, 2], "c": list(range(100))}
     rows = [len(members) for members in shared(panels).values()]
-    assert rows == [15, 2, 15]
-    assert sum(rows) == MAX_ROWS_OF_ALL
+    assert rows == [11, 2, 11]
+    assert sum(rows) == MAX_ROWS
 
 
 @pytest.mark.parametrize(
