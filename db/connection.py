@@ -164,8 +164,21 @@ def is_database(path: Path) -> bool:
 
 
 def _start_of(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(len(SQLITE_MAGIC))
+    """The first bytes, read without closing the file.
+
+    To close any descriptor of a file takes away all locks that the process has on it,
+    those of SQLite's connections too: others may then take the log away under them.
+    So one stays open for each file; https://www.sqlite.org/howtocorrupt.html, 2.2.
+    """
+    found = path.stat()
+    key = (found.st_dev, found.st_ino)
+    if key not in _KEPT_OPEN:
+        _KEPT_OPEN[key] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    return os.pread(_KEPT_OPEN[key], len(SQLITE_MAGIC), 0)
+
+
+_KEPT_OPEN: dict[tuple[int, int], int] = {}
+"""Descriptors by device and inode, which is no other file's while one is open."""
 
 
 def _shown(url: URL) -> str:

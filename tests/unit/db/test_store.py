@@ -882,3 +882,28 @@ def test_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(StoreError, match=r"driver psycopg is missing.*pip install"):
         ResultStore.open("postgresql://localhost/name")
+
+
+ASK_FOR_LOCK = """
+import fcntl, sys
+SHARED_FIRST, SHARED_SIZE = 0x40000002, 510  # of SQLite's file format
+with open(sys.argv[1], "r+b") as file:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, SHARED_SIZE, SHARED_FIRST)
+    except OSError:
+        sys.exit("locked")
+"""
+
+
+def test_a_look_at_the_file_leaves_the_locks_of_an_open_store(file: Path) -> None:
+    """Without them another process takes the log away, and damages the file."""
+    with ResultStore.open(str(file), create=True) as store, store.session() as session:
+        assert query.runs(session) == []
+        connection.Location.parse(str(file)).check("write")
+        assert connection.is_database(file)
+        asked = subprocess.run(
+            [sys.executable, "-c", ASK_FOR_LOCK, str(file)],
+            capture_output=True,
+            check=False,
+        )
+    assert asked.stderr == b"locked\n"
