@@ -152,6 +152,8 @@ def _efficiency_cell(scaling: Scaling) -> Cell:
 
 # ---------------------------------------------------------------- chart
 
+MAX_LINES = 8
+"""Lines of one panel; the table has the rest."""
 DASHES = ("-", "--", ":", "-.")
 """Series of one model, such as its ZeRO stages, are told apart by them."""
 IDEAL_PERCENT = 100.0
@@ -159,9 +161,11 @@ IDEAL_PERCENT = 100.0
 
 def scaling_chart(cases: Sequence[CaseTrials], palette: Palette) -> Chart | NoChart:
     """Throughput and efficiency over the devices, beside what would be ideal."""
-    panels = _panels(cases)
-    if not panels:
+    lines_of = _panels(cases)
+    if not lines_of:
         return NoChart("no case was timed on two numbers of devices")
+    panels = {heading: lines[:MAX_LINES] for heading, lines in lines_of.items()}
+    left_out = sum(len(lines_of[heading]) - len(panels[heading]) for heading in panels)
 
     def paint(figure: Figure) -> None:
         grid = figure.subplots(len(panels), 2, squeeze=False)
@@ -179,7 +183,8 @@ def scaling_chart(cases: Sequence[CaseTrials], palette: Palette) -> Chart | NoCh
     return Chart(
         draw("scaling", "More devices", 3.0 * len(panels) + 0.6, paint),
         "Medians over the trials with 95 % intervals. The thin lines are ideal: as many"
-        " times the speed as there are devices.",
+        " times the speed as there are devices."
+        + (f" {left_out} more lines are in the table." if left_out else ""),
     )
 
 

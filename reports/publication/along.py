@@ -32,6 +32,8 @@ from tlbench.reports.publication.looks import (
 from tlbench.suites.model_spec import ModelSpec
 
 COLUMNS = 3
+MAX_CELLS = 9
+"""Axes of one chart, those of what ran here first."""
 ROW_INCHES = 2.6
 TITLE_CHARACTERS = 42
 WIDE = 30
@@ -78,7 +80,7 @@ class Along:
         self, name: str, title: str, entries: Sequence[Entry], panels: Sequence[Panel]
     ) -> Picture | None:
         """None: there is no value to draw."""
-        cells = self.cells(entries, panels)
+        cells = self.cells(entries, panels)[:MAX_CELLS]
         if not cells:
             return None
         columns = min(COLUMNS, len(cells))

@@ -33,13 +33,14 @@ from tlbench.suites import published
 from tlbench.suites.published import PublishedResult, Source, published_in
 
 MAX_PANELS = 6
-"""Quantities that a chart shows; the table has the rest."""
+"""Quantities that a chart shows."""
 READING_NOTE = (
     "Filled: own, the median over the trials with its 95 % interval, or counted."
     " Hollow: published, of other data and other machines; with a bar where it was read"
     " off a figure, as far as the reading may err. GFLOPS of both are multiply-adds and"
     f" half of all other operations. {MISPRINT_MARK}: cannot be right as it is printed,"
-    " or contradicts another table; the reason is behind it in the table."
+    " or contradicts another table; the reason is behind it in the table. What a chart"
+    " has no room for is in the table."
 )
 
 
@@ -84,9 +85,7 @@ class DrawnFigure:
         picture = figure.layout.chart(figure.name, title, self.entries, shown)
         if picture is None:
             return NoChart("nothing of these models was counted, measured or published")
-        left_out = len(self.panels) - len(shown)
-        more = f" {left_out} more quantities are in the table." if left_out else ""
-        return Chart(picture, READING_NOTE + more)
+        return Chart(picture, READING_NOTE)
 
     def table(self) -> Table:
         layout = self.figure.layout
