@@ -30,7 +30,7 @@ from tlbench.suites.published import Claim
 from tlbench.units import format_number
 
 _Side = Callable[[Interval | None, float], Stand]
-"""`above` or `below`."""
+"""What an interval says of a bound: `above`, `below` or `_beyond_noise`."""
 
 SQUARE = 2
 MOSTLY_SQUARE = 1.5
@@ -40,13 +40,20 @@ MOSTLY_SQUARE = 1.5
 def faster(claim: Claim, material: Material) -> Part:
     """Throughput at 3/4 over that of the baseline, beyond the noise floor."""
     numbers = [
-        _ratio_number(comparison, THROUGHPUT, "throughput", 1 + floor, above)
+        _ratio_number(comparison, THROUGHPUT, "throughput", 1 + floor, _beyond_noise)
         for comparison in nearest(material.timed(THREE_QUARTERS), claim)
         for floor in [max(comparison.base.floor, comparison.other.floor)]
     ]
     missing = "" if numbers else _not_timed("3/4")
     agreed = "every throughput here is higher by more than the noise of the machine"
     return conclude("measured", numbers, agreed=agreed, missing=missing)
+
+
+def _beyond_noise(interval: Interval | None, bound: float) -> Stand:
+    """Faster beyond the noise; against it only as far below 1."""
+    if below(interval, 1 / bound) == "for":
+        return "against"
+    return "for" if above(interval, bound) == "for" else "open"
 
 
 def saves_half(claim: Claim, material: Material) -> Part:
@@ -93,7 +100,7 @@ def _ratio_number(
     stand: Stand = side(ratio.interval, bound)
     base, other = comparison.base, comparison.other
     note = f"{_value(ratio)} ({describe_evidence(ratio)})"
-    limit = f"{format_number(bound)} at the {'least' if side is above else 'most'}"
+    limit = f"{format_number(bound)} at the {'most' if side is below else 'least'}"
     note += f", and the statement needs {limit}"
     if stand == "open":
         note += _more_trials(base.values(metric), other.values(metric), bound)

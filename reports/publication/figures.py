@@ -134,7 +134,11 @@ FIGURES: tuple[PublishedFigure, ...] = (
         (published.PLACEMENT,),
         sweep_of("place"),
         Along(
-            PLACE, grouping.token_count, grouping.plain, across="without TokenLearner"
+            PLACE,
+            grouping.token_count,
+            grouping.plain,
+            across="without TokenLearner",
+            has_ticks_at_values=True,
         ),
         (
             always(score("five_shot_percent", _AFTER_JFT)),

@@ -258,6 +258,15 @@ def test_slower_at_three_quarters_is_contradicted(run: RunBuilder) -> None:
     assert found.proxy is None
 
 
+def test_faster_by_less_than_the_noise_is_not_settled(run: RunBuilder) -> None:
+    timed(run, "ViT-B/16", (100.0, 104.0, 98.0))
+    timed(run, "ViT-B/16+TL8v1@9", (100.4, 104.42, 98.39))
+    (number,) = part(judged(run)["C10"], "measured").numbers
+    assert number.interval is not None
+    assert 1 < number.interval[0] < number.interval[1] < 1.01
+    assert number.stand == "open"
+
+
 def test_a_wide_interval_is_not_settled_and_says_what_would_settle_it(
     run: RunBuilder,
 ) -> None:
