@@ -50,7 +50,9 @@ def runs(
     elif records:
         make_console().print(runs_table(records))
     elif stored:
-        print(f"none of {len(stored)} runs is tagged {' '.join(sorted(wanted))}")
+        known = sorted({tag for record in stored for tag in record.tags})
+        there_are = f"there are {', '.join(known)}" if known else "no run has a tag"
+        print(f"no run is tagged {' '.join(sorted(wanted))}; {there_are}")
     else:
         print(query.NO_RUN_YET)
 

@@ -81,7 +81,9 @@ def test_tags_and_notes_are_shown_and_found_by(made: Path, call: Call) -> None:
     assert "new [driver]" in out
     found = json.loads(call("runs", "--json", "--tag", "nightly", "--tag", "base")[1])
     assert [run["id"] for run in found] == [1]
-    assert call("runs", "--tag", "other")[1] == "none of 3 runs is tagged other\n"
+    assert call("runs", "--tag", "other")[1] == (
+        "no run is tagged other; there are base, nightly\n"
+    )
     shown = call("show", "1")[1].splitlines()
     assert shown[:2] == ["tags: base nightly", "note: new [driver]"]
     assert "ended by: its budget of 20 min was spent" in call("show", "2")[1]
