@@ -171,14 +171,14 @@ def _start_of(path: Path) -> bytes:
     So one stays open for each file; https://www.sqlite.org/howtocorrupt.html, 2.2.
     """
     found = path.stat()
-    key = (found.st_dev, found.st_ino)
+    key = (os.getpid(), found.st_dev, found.st_ino)  # a fork may be of another user
     if key not in _KEPT_OPEN:
         _KEPT_OPEN[key] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     return os.pread(_KEPT_OPEN[key], len(SQLITE_MAGIC), 0)
 
 
-_KEPT_OPEN: dict[tuple[int, int], int] = {}
-"""Descriptors by device and inode, which is no other file's while one is open."""
+_KEPT_OPEN: dict[tuple[int, int, int], int] = {}
+"""Descriptors by process, device, and inode, which is no other file's meanwhile."""
 
 
 def _shown(url: URL) -> str:
