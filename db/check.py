@@ -1,7 +1,7 @@
 """Whether a database is sound: its file, its references, and what its rows say."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from statistics import median
 from typing import Literal
@@ -10,11 +10,10 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from tlbench.db import migrations, models
+from tlbench.db import migrations, models, query
 from tlbench.db.connection import Location
 from tlbench.db.store import machine_hash, schema_revision
 from tlbench.errors import StoreError
-from tlbench.machine import Machine
 from tlbench.result import WHOLE_JOB
 from tlbench.suites.spec import identity_of
 from tlbench.units import format_duration
@@ -135,12 +134,10 @@ def _cases(session: Session) -> Iterator[Check]:
 
 
 def _machines(session: Session) -> Iterator[Check]:
-    names = [field.name for field in fields(Machine)]
     changed = [
         f"machine {machine.id} is not what its hash was made of"
         for machine in session.scalars(select(models.Machine))
-        if machine_hash(Machine(**{name: getattr(machine, name) for name in names}))
-        != machine.content_hash
+        if machine_hash(query.machine_of(machine)) != machine.content_hash
     ]
     yield _judge("machines", changed, "they are as they were stored")
 

@@ -65,12 +65,16 @@ class Condition:
         return _read_quantity(self)
 
 
-def parse_conditions(text: str) -> tuple[Condition, ...]:
-    """Read `3`, `case=1a2b3c4d` or `model~TL,mode=infer,run=3`."""
+def parse_conditions(*texts: str) -> tuple[Condition, ...]:
+    """Read texts such as `3`, `case=1a2b3c4d` or `model~TL,mode=infer,run=3`."""
+    return tuple(condition for text in texts for condition in _parse(text))
+
+
+def _parse(text: str) -> Iterator[Condition]:
     words = list(_split(text))
     if len(words) == 1 and words[0].strip().isdecimal():
         words = [f"run={words[0].strip()}"]
-    return tuple(_condition(word, text) for word in words)
+    return (_condition(word, text) for word in words)
 
 
 def alternatives(conditions: Iterable[Condition]) -> list[list[Condition]]:

@@ -306,12 +306,12 @@ def machines(session: Session, run_ids: Sequence[int]) -> list[MachineRecord]:
     used = select(models.Trial.machine_id).where(models.Trial.run_id.in_(run_ids))
     statement = select(models.Machine).where(models.Machine.id.in_(used))
     return [
-        MachineRecord(row.id, _machine(row))
+        MachineRecord(row.id, machine_of(row))
         for row in session.scalars(statement.order_by(models.Machine.id))
     ]
 
 
-def _machine(row: models.Machine) -> Machine:
+def machine_of(row: models.Machine) -> Machine:
     return Machine(
         **{field.name: getattr(row, field.name) for field in fields(Machine)}
     )

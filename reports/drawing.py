@@ -187,7 +187,7 @@ def drawn_together(pictures: Sequence[Picture]) -> Iterator[None]:
         yield
         return
     _TO_DRAW[:] = pictures
-    gc.freeze()
+    gc.freeze()  # or a collection in a fork would write to, and so copy, every page
     try:
         with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
             # The last first: curves of training take the longest, as seaborn loads.
@@ -196,6 +196,7 @@ def drawn_together(pictures: Sequence[Picture]) -> Iterator[None]:
             for picture, svg in zip(reversed(pictures), drawn, strict=True):
                 vars(picture)["svg"] = svg  # where the property keeps it
     finally:
+        gc.unfreeze()
         _TO_DRAW.clear()
 
 

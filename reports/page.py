@@ -6,8 +6,9 @@ import sys
 from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +29,7 @@ from tlbench.reports.cases import CaseTrials, gather, settings
 from tlbench.reports.cells import Table
 from tlbench.reports.chart_files import ChartFolder, write_charts
 from tlbench.reports.claims.judge import judge
+from tlbench.reports.claims.records import JudgedClaim
 from tlbench.reports.claims.tables import describe
 from tlbench.reports.compare import Comparison, comparisons
 from tlbench.reports.contents import Link, contents, in_order
@@ -75,10 +77,11 @@ def write_report(
     if base is not None:
         against = compare_with(session, base, run_ids, run_names)
         evidence = replace(evidence, against=against)
+    content = _Content(evidence)
     if charts is not None:
-        write_charts(_told(evidence), charts)
+        write_charts(content.sections, charts)
     form = form or form_of(destination)
-    text = markdown_report(evidence) if form == "markdown" else render(evidence)
+    text = markdown_report(evidence) if form == "markdown" else _page(content)
     if str(destination) == STDOUT:
         sys.stdout.write(text)
     else:
@@ -90,22 +93,48 @@ def form_of(destination: Path) -> Form:
     return "markdown" if destination.suffix.lower() in MARKDOWN_SUFFIXES else "html"
 
 
-def _told(evidence: Evidence) -> list[Section]:
-    """The sections in their order."""
-    cases = gather(evidence.runs, evidence.trials, evidence.floors, evidence.names)
-    return _sections(evidence, cases, comparisons(cases))
+@dataclass(frozen=True)
+class _Content:
+    """What a report tells; worked out once, and only where it is asked for."""
+
+    evidence: Evidence
+
+    @cached_property
+    def cases(self) -> list[CaseTrials]:
+        told = self.evidence
+        return gather(told.runs, told.trials, told.floors, told.names)
+
+    @cached_property
+    def compared(self) -> list[Comparison]:
+        return comparisons(self.cases)
+
+    @cached_property
+    def judged(self) -> tuple[JudgedClaim, ...]:
+        return judge(self.cases, self.compared)
+
+    @cached_property
+    def sections(self) -> list[Section]:
+        """In their order."""
+        told = self.evidence
+        asked = sections(
+            self.cases, self.compared, self.judged, told.curves, told.history
+        )
+        return in_order([*_section_against(told), *asked])
 
 
 def render(evidence: Evidence) -> str:
     """The page; the template escapes everything that came from users or errors."""
-    cases = gather(evidence.runs, evidence.trials, evidence.floors, evidence.names)
-    compared = comparisons(cases)
-    findings = [*find(cases, compared), *_finding_against(evidence)]
-    told = _sections(evidence, cases, compared)
+    return _page(_Content(evidence))
+
+
+def _page(content: _Content) -> str:
+    evidence, told = content.evidence, content.sections
+    findings = find(content.cases, content.compared)
+    findings += tuple(_finding_against(evidence))
     pictures = [s.chart.picture for s in told if isinstance(s.chart, Chart)]
     with drawn_together(pictures):
-        table = case_table(cases, compared)
-        raw_data = _script_json(_raw_data(evidence, cases, compared))
+        table = case_table(content.cases, content.compared)
+        raw_data = _script_json(_raw_data(content))
     title = f"The answer in {_NUMBERS[len(findings)]} sentences"
     environment = _environment()
     script = _static(environment, "script.js")
@@ -129,17 +158,6 @@ def render(evidence: Evidence) -> str:
         script=script,
         script_hash=b64encode(sha256(script.encode()).digest()).decode(),
         version=version("tlbench"),
-    )
-
-
-def _sections(
-    evidence: Evidence, cases: Sequence[CaseTrials], compared: Sequence[Comparison]
-) -> list[Section]:
-    return in_order(
-        [
-            *_section_against(evidence),
-            *sections(cases, compared, evidence.curves, evidence.history),
-        ]
     )
 
 
@@ -222,13 +240,12 @@ def _static(environment: jinja2.Environment, name: str) -> Markup:
     return Markup(environment.loader.get_source(environment, name)[0])
 
 
-def _raw_data(
-    evidence: Evidence, cases: Sequence[CaseTrials], compared: Sequence[Comparison]
-) -> dict[str, Any]:
+def _raw_data(content: _Content) -> dict[str, Any]:
     """What the page offers for download; tables as columns and rows, to stay small.
 
     Once only: settings stand with the case, commands in the table of all trials.
     """
+    evidence, cases = content.evidence, content.cases
     told = [*dict.fromkeys(n for case in cases for n in settings(case.case))]
     places = [place for place, case in enumerate(cases) for _ in case.trials]
     left_out = {*told, "command"}
@@ -243,7 +260,7 @@ def _raw_data(
         "settings": told,
         "trials": _columns_and_rows(trials),
         "cases": _columns_and_rows(case_rows(cases, shown)),
-        "claims": describe(judge(cases, compared)),
+        "claims": describe(content.judged),
     }
 
 

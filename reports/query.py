@@ -31,7 +31,7 @@ def query_frame(
         group_by: Gives one row a group, with medians and 95 % intervals.
         limit: Rows at most; None: all.
     """
-    parsed = [c for text in conditions for c in parse_conditions(text)]
+    parsed = parse_conditions(*conditions)
     order = _names(sort)
     with ResultStore.open(db, read_only=True) as store, store.session() as session:
         if groups := _names(group_by):

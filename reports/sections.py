@@ -13,7 +13,7 @@ from tlbench.reports.charts import (
     stage_chart,
     throughput_chart,
 )
-from tlbench.reports.claims.judge import judge
+from tlbench.reports.claims.records import JudgedClaim
 from tlbench.reports.claims.tables import METHOD, claims_table, summary_sentence
 from tlbench.reports.compare import Comparison
 from tlbench.reports.drawing import Chart, NoChart, Palette
@@ -95,6 +95,7 @@ class Section:
 def sections(
     cases: Sequence[CaseTrials],
     compared: Sequence[Comparison],
+    judged: Sequence[JudgedClaim],
     curves: Curves,
     history: Sequence[History] = (),
 ) -> list[Section]:
@@ -123,7 +124,7 @@ def sections(
         *_checked_cost(cases),
         *_history(history),
         *_trust(cases),
-        _claims(cases, compared),
+        _claims(judged),
     ]
 
 
@@ -201,9 +202,8 @@ def _trust(cases: Sequence[CaseTrials]) -> Iterator[Section]:
         yield Section("trust", "How far to trust it", None, table, TRUST_NOTE)
 
 
-def _claims(cases: Sequence[CaseTrials], compared: Sequence[Comparison]) -> Section:
+def _claims(judged: Sequence[JudgedClaim]) -> Section:
     """In every report: what no measurement is needed for has a verdict in all."""
-    judged = judge(cases, compared)
     note = f"{summary_sentence(judged)} {METHOD}"
     title = "The claims of the publication, one by one"
     return Section("claims", title, None, claims_table(judged), note)

@@ -70,7 +70,7 @@ app.add_typer(db_app, name="db")
 def main() -> None:
     """Run the command line; errors of the user are one line, ours keep their trace."""
     # Of the many objects that imports and queries make hardly any is garbage, and to
-    # look for it as often as by default takes a third of the time of both.
+    # look for it as often as by default takes a quarter of the time of both.
     gc.set_threshold(100_000)
     try:
         app()

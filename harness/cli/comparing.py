@@ -12,10 +12,11 @@ from tlbench.cli.options import (
     STOPPED_BY_GATE,
     DbOption,
     JsonOption,
+    one_of,
     without_password,
 )
 from tlbench.cli.output import print_json
-from tlbench.cli.running import execute, forecast_suite
+from tlbench.cli.running import execute_planned
 
 if TYPE_CHECKING:
     from tlbench.db.store import ResultStore
@@ -136,17 +137,9 @@ def compare(
 def _verdicts(wanted: list[str]) -> frozenset[str]:
     """The verdicts that end a comparison with an exit code of its own."""
     from tlbench.statistics import Verdict
-    from tlbench.suites.names import did_you_mean
 
     known = get_args(Verdict)
-    for verdict in wanted:
-        if verdict not in known:
-            raise typer.BadParameter(
-                f"{verdict!r} is not one of {', '.join(known)}"
-                f"{did_you_mean(verdict, known)}",
-                param_hint="--fail-on",
-            )
-    return frozenset(wanted)
+    return frozenset(one_of(verdict, known, "--fail-on") for verdict in wanted)
 
 
 def _destinations(
@@ -184,27 +177,19 @@ def _extend(
     """Run what should settle the open comparisons, and compare again with that."""
     from importlib.metadata import version
 
-    from tlbench.console import Pace, make_console
+    from tlbench.console import make_console
     from tlbench.machine import fingerprint
     from tlbench.reports.extension import plan_extension
-    from tlbench.units import format_duration
 
     plan = plan_extension(answer, fingerprint(), version("tlbench"))
-    suite, trials = plan.suite, plan.trials
-    pace = Pace(trials, forecast_suite(suite, store))
     screen = make_console(stderr=True)
     for why in plan.refused:
         screen.print(f"not extended: {why}", markup=False)
-    screen.print(
-        f"{suite.description}: {len(trials)} trials, about"
-        f" {format_duration(pace.left_s(0))}",
-        markup=False,
+    stored, is_whole = execute_planned(
+        plan.suite, plan.trials, store, source="compare --extend"
     )
-    stored, is_whole = execute(suite, trials, pace, store, source="compare --extend")
-    if not is_whole:
-        screen.print(f"interrupted: {len(stored)} of {len(trials)} trials are kept")
-        if not stored:
-            raise typer.Exit(INTERRUPTED)
+    if not stored:
+        raise typer.Exit(INTERRUPTED)
     run_id = stored[0].run_id
     a, b = (side.with_run(run_id) for side in (answer.a, answer.b))
     screen.print(

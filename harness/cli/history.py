@@ -11,10 +11,11 @@ from tlbench.cli.options import (
     TROUBLE,
     DbOption,
     JsonOption,
+    one_of,
     open_for_reading,
 )
 from tlbench.cli.output import print_json
-from tlbench.cli.running import execute, forecast_suite
+from tlbench.cli.running import execute_planned
 
 
 def trend(
@@ -67,31 +68,22 @@ def trend(
     from tlbench.reports.history_cases import find_cases, moment_of
     from tlbench.reports.trend import check_histories, describe
 
-    _check_verdict(fail_on, ("worse",))
+    gate = fail_on and one_of(fail_on, ("worse",), "--fail-on")
     moment = None if since is None else moment_of(since)
     with open_for_reading(db) as store, store.session() as session:
         cases = find_cases(session, wanted)
         found = read_histories(
             session, cases, (metric,), since=moment, ignored=frozenset(ignore or ())
         )
-    histories = check_histories(
-        found, metric, ignore or (), is_gate=fail_on is not None
-    )
+    histories = check_histories(found, metric, ignore or (), is_gate=gate is not None)
     if as_json:
         print_json([describe(history) for history in histories])
     else:
         console = make_console()
         for part in trend_parts(histories, console.width):
             console.print(part)
-    if fail_on and any(history.has_worsened for history in histories):
+    if gate and any(history.has_worsened for history in histories):
         raise typer.Exit(STOPPED_BY_GATE)
-
-
-def _check_verdict(wanted: str | None, known: tuple[str, ...]) -> None:
-    if wanted is not None and wanted not in known:
-        raise typer.BadParameter(
-            f"{wanted!r} is not {' or '.join(known)}", param_hint="--fail-on"
-        )
 
 
 def repro(
@@ -133,40 +125,30 @@ def repro(
 
     Example: `tlbench repro 7 --repeats 3 --fail-on differs`
     """
-    from tlbench.console import Pace, make_console, repro_parts
+    from tlbench.console import make_console, repro_parts
     from tlbench.db.store import ResultStore
     from tlbench.reports.repro import describe, judge, plan_repro, read_original
     from tlbench.statistics import GATE_LEVEL, LEVEL
-    from tlbench.units import format_duration
 
-    _check_verdict(fail_on, ("differs", "inconclusive"))
-    screen = make_console(stderr=True)
+    gate = fail_on and one_of(fail_on, ("differs", "inconclusive"), "--fail-on")
     with ResultStore.open(db) as store:
         with store.session() as session:
             original = read_original(session, trial_id, metric)
         suite, trials = plan_repro(original, repeats)
-        forecasts = forecast_suite(suite, store, is_here=address is None)
-        pace = Pace(trials, forecasts)
-        screen.print(
-            f"{suite.description}: {len(trials)} trials, about"
-            f" {format_duration(pace.left_s(0))}",
-            markup=False,
-        )
-        stored, is_whole = execute(
-            suite, trials, pace, store, source="repro", address=address
+        stored, is_whole = execute_planned(
+            suite, trials, store, source="repro", address=address
         )
         if not is_whole:
-            screen.print(f"interrupted: {len(stored)} of {len(trials)} trials are kept")
             raise typer.Exit(INTERRUPTED)
         with store.session() as session:
-            level = LEVEL if fail_on is None else GATE_LEVEL
+            level = LEVEL if gate is None else GATE_LEVEL
             answer = judge(session, original, stored[0].run_id, level)
     if as_json:
         print_json(describe(answer))
     else:
         for part in repro_parts(answer):
             make_console().print(part)
-    if fail_on and answer.verdict in {"differs", fail_on}:
+    if gate and answer.verdict in {"differs", gate}:
         raise typer.Exit(STOPPED_BY_GATE)
     if answer.has_new_failure:
         raise typer.Exit(TROUBLE)

@@ -4,11 +4,13 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tlbench.db.store import ResultStore
     from tlbench.suites.spec import Suite
 
@@ -45,6 +47,7 @@ ReportOption = Annotated[
     Path | None, typer.Option("--report", metavar="FILE", help="Write an HTML report.")
 ]
 DEFAULT_DB = "tlbench.db"
+Word = TypeVar("Word", bound=str)
 
 
 def load(source: str, scale: str | None) -> "Suite":
@@ -89,3 +92,16 @@ def run_id_of(wanted: int | None, store: "ResultStore") -> int:
 
     with store.session() as session:
         return query.run_or_newest(session, wanted).id
+
+
+def one_of(value: str, known: "Sequence[Word]", option: str) -> Word:
+    """The word that was given to an option; an error where it is not a known one."""
+    from tlbench.suites.names import did_you_mean
+
+    for word in known:
+        if word == value:
+            return word
+    raise typer.BadParameter(
+        f"{value!r} is not one of {', '.join(known)}{did_you_mean(value, known)}",
+        param_hint=option,
+    )

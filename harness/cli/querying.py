@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO, get_args
 
 import typer
 
-from tlbench.cli.options import DEFAULT_DB, DbOption, JsonOption, open_for_reading
+from tlbench.cli.options import (
+    DEFAULT_DB,
+    DbOption,
+    JsonOption,
+    one_of,
+    open_for_reading,
+)
 from tlbench.errors import ReportError
 
 if TYPE_CHECKING:
@@ -80,7 +86,7 @@ def query(
     chosen = _format("json" if as_json else file_format, output)
     if output is not None:
         keep_database(output)
-    parsed = [c for text in conditions or () for c in parse_conditions(text)]
+    parsed = parse_conditions(*conditions or ())
     if limit is None and chosen == "table":
         limit = ROWS_OF_A_TABLE
     wanted = _names(columns) if columns is not None else None
@@ -114,23 +120,19 @@ def _names(words: str) -> list[str]:
 def _format(asked: str | None, output: Path | None) -> Format:
     """What to write; an error before anything is read, where it cannot be."""
     name = asked or _by_ending(output)
-    fitting = [known for known in FORMATS if known == name]
-    if not fitting and not asked:
+    if not asked and name not in FORMATS:
         raise typer.BadParameter(
             f"the ending of {str(output)!r} is no format; --format names one of"
             f" {', '.join(FORMATS)}",
             param_hint="--output",
         )
-    if not fitting:
-        raise typer.BadParameter(
-            f"{name!r} is not one of {', '.join(FORMATS)}", param_hint="--format"
-        )
+    written_as = one_of(name, FORMATS, "--format")
     if name == "parquet" and output is None:
         raise typer.BadParameter(
             "Parquet is no text; --output trials.parquet would be right",
             param_hint="--format",
         )
-    return fitting[0]
+    return written_as
 
 
 def _by_ending(output: Path | None) -> str:

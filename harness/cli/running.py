@@ -198,6 +198,33 @@ def _spend(
     return Budget(suite, planned_pairs(suite.cases), expected_s, budget_s)
 
 
+def execute_planned(
+    suite: "Suite",
+    trials: "Sequence[Trial]",
+    store: "ResultStore",
+    *,
+    source: str,
+    address: str | None = None,
+) -> "tuple[list[Stored], bool]":
+    """The same for trials that a command has planned by itself; it says how many."""
+    from tlbench.console import Pace, make_console
+    from tlbench.units import format_duration
+
+    pace = Pace(trials, forecast_suite(suite, store, is_here=address is None))
+    screen = make_console(stderr=True)
+    screen.print(
+        f"{suite.description}: {len(trials)} trials, about"
+        f" {format_duration(pace.left_s(0))}",
+        markup=False,
+    )
+    stored, is_whole = execute(
+        suite, trials, pace, store, source=source, address=address
+    )
+    if not is_whole:
+        screen.print(f"interrupted: {len(stored)} of {len(trials)} trials are kept")
+    return stored, is_whole
+
+
 def execute(
     suite: "Suite",
     trials: "Sequence[Trial]",

@@ -10,6 +10,7 @@ from tlbench.cli.options import (
     DEFAULT_DB,
     DbOption,
     command_line,
+    one_of,
     open_existing,
     open_for_reading,
 )
@@ -66,7 +67,7 @@ def export(
     """
     from tlbench.db.export import FORMATS, TABLES, export, export_file
 
-    chosen = _one_of(table, TABLES, "--table")
+    chosen = one_of(table, TABLES, "--table")
     ending = Path(destination).suffix.removeprefix(".").lower()
     if not file_format and ending not in FORMATS:
         raise typer.BadParameter(
@@ -74,7 +75,7 @@ def export(
             f" {', '.join(FORMATS)}",
             param_hint="DESTINATION",
         )
-    written_as = _one_of(file_format or ending, FORMATS, "--format")
+    written_as = one_of(file_format or ending, FORMATS, "--format")
     if destination == STDOUT and written_as == "parquet":
         raise typer.BadParameter(
             "Parquet is no text; a file such as trials.parquet would be right"
@@ -165,7 +166,7 @@ def import_(
     from tlbench.db.foreign import TOOLS, read_foreign, store_foreign
     from tlbench.db.store import ResultStore
 
-    known = _one_of(tool, TOOLS, "--from") if tool is not None else None
+    known = one_of(tool, TOOLS, "--from") if tool is not None else None
     foreign = [read_foreign(file, known) for file in files]
     with ResultStore.open(db, create=True) as store:
         for file, run in zip(files, foreign, strict=True):
@@ -177,17 +178,9 @@ def import_(
             print(f"{file}: {state}{'' if is_new else ' already'}")
 
 
-def _one_of(value: str, known: tuple[Any, ...], option: str) -> Any:
-    if value not in known:
-        raise typer.BadParameter(
-            f"{value!r} is not one of {', '.join(known)}", param_hint=option
-        )
-    return value
-
-
 def _conditions(
     store: "ResultStore", texts: list[str], run_ids: list[int]
-) -> "list[Condition]":
+) -> "tuple[Condition, ...]":
     from tlbench.db import query
     from tlbench.db.conditions import parse_conditions
 
@@ -195,4 +188,4 @@ def _conditions(
         for run_id in run_ids:
             query.run(session, run_id)  # an error that names those there are
     words = [*texts, *(f"run={run_id}" for run_id in run_ids)]
-    return [condition for text in words for condition in parse_conditions(text)]
+    return parse_conditions(*words)

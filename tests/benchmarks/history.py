@@ -65,7 +65,7 @@ SQL_QUESTION = """
 
 def ask(store: ResultStore, question: str, columns: Sequence[str] | None = None) -> int:
     """One question from its text to whole rows; gives how many."""
-    conditions = [c for word in question.split() for c in parse_conditions(word)]
+    conditions = parse_conditions(*question.split())
     with store.session() as session:
         return len(list_trials(session, conditions, columns=columns).rows)
 

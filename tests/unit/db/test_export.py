@@ -57,7 +57,7 @@ def exported(
     store: ResultStore, table: Table, file_format: Format, *conditions: str
 ) -> pd.DataFrame:
     file = io.BytesIO()
-    parsed = [c for text in conditions for c in parse_conditions(text)]
+    parsed = parse_conditions(*conditions)
     with store.session() as session:
         rows = export(
             session, file, table=table, file_format=file_format, conditions=parsed

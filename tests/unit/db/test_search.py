@@ -64,7 +64,7 @@ def session(filled: ResultStore) -> Iterator[Session]:
 
 
 def find(session: Session, *words: str) -> list[int]:
-    conditions = [c for word in words for c in parse_conditions(word)]
+    conditions = parse_conditions(*words)
     now = START + timedelta(hours=4)
     return sorted(key.trial for key in Search(session, conditions, now=now).keys)
 
@@ -152,7 +152,7 @@ def test_values_stand_beside_their_trials(session: Session) -> None:
 def test_what_nothing_meets_is_named_with_what_there_is(
     session: Session, words: str, message: str
 ) -> None:
-    conditions = [c for word in words.split() for c in parse_conditions(word)]
+    conditions = parse_conditions(*words.split())
     search = Search(session, conditions, now=START + timedelta(hours=4))
     assert not search.keys
     with pytest.raises(AssertionError, match=message):

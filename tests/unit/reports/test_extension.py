@@ -1,10 +1,9 @@
 """The run that settles what is open, and what cannot be extended."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,17 +21,6 @@ PLAIN, LEARNED = case(), case("ViT-Ti/16+TL8@6")
 NOISY, SHIFTED = (100.0, 120.0, 90.0), (120.0, 112.0, 105.0)
 SETTLED = speeds(200.0, 240.0, 180.0)
 Plan = Callable[..., Extension]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ResultStore]:
-    with ResultStore.open(str(tmp_path / "results.db"), create=True) as store:
-        yield store
-
-
-@pytest.fixture
-def runs(store: ResultStore) -> StoredRuns:
-    return StoredRuns(store)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from tlbench.db.store import ResultStore
 from tlbench.errors import ReportError
 from tlbench.reports.cases import gather
 from tlbench.reports.chart_files import ChartFolder, write_charts
+from tlbench.reports.claims.judge import judge
 from tlbench.reports.compare import comparisons
 from tlbench.reports.drawing import Chart
 from tlbench.reports.files import check_destination, write_folder, write_whole
@@ -64,7 +65,8 @@ def test_a_file_in_the_place_of_the_folder_is_told(tmp_path: Path) -> None:
 
 def sections_of(run: RunBuilder) -> list[Section]:
     cases = gather([run.record], run.trials)
-    return sections(cases, comparisons(cases), run.curves)
+    compared = comparisons(cases)
+    return sections(cases, compared, judge(cases, compared), run.curves)
 
 
 def test_every_chart_is_a_file_named_by_its_section(

@@ -1,9 +1,8 @@
 """Verdicts on what two selections find in a database."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,17 +24,6 @@ STEADY = (100.0, 101.0, 99.0, 100.5, 99.5)
 DRIFT = (1.0, 1.2, 0.8, 1.1, 0.9)
 
 Compare = Callable[..., Answer]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ResultStore]:
-    with ResultStore.open(str(tmp_path / "results.db"), create=True) as store:
-        yield store
-
-
-@pytest.fixture
-def runs(store: ResultStore) -> StoredRuns:
-    return StoredRuns(store)
 
 
 @pytest.fixture

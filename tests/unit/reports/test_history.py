@@ -1,9 +1,8 @@
 """Series over runs: their values, where they break, and what changed between."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,17 +22,6 @@ NEWER_TORCH = replace(MACHINE, versions={**MACHINE.versions, "torch": "2.10.0"})
 NEWER_CODE = replace(MACHINE, commit="fedcba98765", is_dirty=False)
 WIGGLE = (1.0, 1.003, 0.998)
 Read = Callable[..., list[History]]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ResultStore]:
-    with ResultStore.open(str(tmp_path / "results.db"), create=True) as store:
-        yield store
-
-
-@pytest.fixture
-def runs(store: ResultStore) -> StoredRuns:
-    return StoredRuns(store)
 
 
 @pytest.fixture

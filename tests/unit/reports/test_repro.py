@@ -1,9 +1,8 @@
 """A trial run again: the new run that is planned, and what is said of it."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from statistics import stdev
 from typing import Any
 
@@ -33,17 +32,6 @@ from tlbench.statistics import GATE_LEVEL, LEVEL
 PLAIN, FIT = case(), case(mode="fit", data="digits")
 STEADY = (100.0, 101.0, 99.5, 100.5, 99.0)
 Again = Callable[..., Reproduction]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ResultStore]:
-    with ResultStore.open(str(tmp_path / "results.db"), create=True) as store:
-        yield store
-
-
-@pytest.fixture
-def runs(store: ResultStore) -> StoredRuns:
-    return StoredRuns(store)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """How the answer of a comparison is told: words, JSON, Markdown, JUnit."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -23,17 +23,6 @@ from tlbench.units import UNKNOWN
 STEADY = (100.0, 101.0, 99.0)
 PLAIN, LEARNED = case(), case("ViT-Ti/16+TL8@6")
 Ask = Callable[..., Answer]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ResultStore]:
-    with ResultStore.open(str(tmp_path / "results.db"), create=True) as store:
-        yield store
-
-
-@pytest.fixture
-def runs(store: ResultStore) -> StoredRuns:
-    return StoredRuns(store)
 
 
 @pytest.fixture

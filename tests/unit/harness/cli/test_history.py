@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from support.machine import MACHINE
 from support.stored_runs import THROUGHPUT, StoredRuns, case, speeds
 from tlbench.cli import app
-from tlbench.cli import history as commands
 from tlbench.cli.options import STOPPED_BY_GATE, TROUBLE
 from tlbench.db.store import ResultStore
 from tlbench.errors import ReportError
@@ -168,7 +167,7 @@ def machine_does(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             store.end_run(run_id, "finished")
             return stored, True
 
-        monkeypatch.setattr(commands, "execute", execute)
+        monkeypatch.setattr("tlbench.cli.running.execute", execute)
 
     return machine_does
 
