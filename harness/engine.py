@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tlbench.errors import UnsupportedError
 from tlbench.rank import Rank
-from tlbench.suites.spec import Case, Parallelism
+from tlbench.suites.spec import NO_TRAINING, Case, Parallelism
 
 UNDECAYED = frozenset({"pos_embed", "cls_token", "latent"})
 """Parameters that are no matrices although they have more than one dimension: of the
@@ -47,7 +47,7 @@ def join_process_group(case: Case, rank: Rank) -> None:
     A rank that is alone needs no group, except where DeepSpeed trains.
     """
     backend = "nccl" if rank.device == "cuda" else "gloo"
-    if case.mode != "infer" and case.stack == "deepspeed":
+    if case.mode not in NO_TRAINING and case.stack == "deepspeed":
         _join_by_deepspeed(backend, rank)
     elif rank.world_size > 1:
         torch.distributed.init_process_group(

@@ -42,7 +42,7 @@ from tlbench.passes import (
 from tlbench.rank import Rank
 from tlbench.result import Metric, Status, TrialResult
 from tlbench.suites.probe import Probe
-from tlbench.suites.spec import Case, Trial
+from tlbench.suites.spec import NO_TRAINING, Case, Trial
 
 SECOND_COUNTS = ("counter_macs", "profiler_macs")
 """What a profile holds against the closed form."""
@@ -101,7 +101,9 @@ def _measure(trial: Trial, rank: Rank, findings: Findings) -> None:
     with attention_kernel(case.attention):
         start = time.perf_counter()
         model = _build(case, source, device, findings)
-        engine = None if case.mode == "infer" else training_engine(model, case, rank)
+        engine = (
+            None if case.mode in NO_TRAINING else training_engine(model, case, rank)
+        )
         built = time.perf_counter()
         if isinstance(trial, Probe):
             measure_probe(trial, model, engine, dataset, rank, findings)
@@ -169,7 +171,7 @@ def _build(
         params=count,
         trainable_params=sum(p.numel() for p in parameters if p.requires_grad),
     )
-    if case.mode == "infer":
+    if case.mode in NO_TRAINING:
         model = model.to(DTYPES[case.precision]).eval()
     if case.compile:
         model.compile()  # in place: the module keeps its type and its names
@@ -191,7 +193,7 @@ def _count_cost(case: Case, source: str | None, findings: Findings) -> None:
     counted = count_built_cost(case.model, case.num_classes, source)
     macs, train_flops = counted.macs, counted.train_flops
     values = {"macs": macs, "flops": None if macs is None else 2 * macs}
-    if case.mode != "infer":
+    if case.mode not in NO_TRAINING:
         values["train_flops"] = train_flops
     findings.metrics += [
         Metric(name, value, counted.reason if value is None else None)
@@ -202,7 +204,7 @@ def _count_cost(case: Case, source: str | None, findings: Findings) -> None:
 def _add_cost(case: Case, findings: Findings) -> None:
     macs = cost.macs(case.model, case.num_classes)
     findings.add(macs=macs, flops=2 * macs)
-    if case.mode != "infer":
+    if case.mode not in NO_TRAINING:
         findings.add(train_flops=cost.train_flops(case.model, case.num_classes))
 
 

@@ -28,10 +28,10 @@ from tlbench.reports.claims.records import (
 from tlbench.reports.compare import ACCURACY, Comparison, differences
 from tlbench.reports.findings import describe_evidence, signed
 from tlbench.statistics import Difference
+from tlbench.suites.datasets import IMAGES
 from tlbench.suites.model_spec import ModelSpec
 from tlbench.suites.names import parse_model
 from tlbench.suites.published import Claim
-from tlbench.suites.spec import NUM_CLIP_CLASSES, TRAIN_SAMPLES
 
 ROUNDS_TO_NO_LOSS = -0.5
 """Points: a loss of less rounds to none."""
@@ -301,7 +301,7 @@ def better_on_video(claim: Claim, material: Material) -> Part:
 
 
 def _no_clips() -> str:
-    labelled = ", ".join(TRAIN_SAMPLES.keys() - NUM_CLIP_CLASSES.keys())
+    labelled = ", ".join(name for name, info in IMAGES.items() if info.has_meaning)
     return f"this version trains on labelled images alone ({labelled}), not on clips"
 
 

@@ -34,13 +34,12 @@ from tlbench.suites.schema import Spec
 from tlbench.suites.spec import (
     MODES,
     Case,
-    Fit,
-    Optimizer,
     Parallelism,
     Suite,
     Timing,
     Trial,
 )
+from tlbench.suites.training import Fit, Optimizer
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from tlbench.suites.model_spec import ModelSpec
 from tlbench.suites.names import parse_model
-from tlbench.suites.spec import Case, Optimizer, Parallelism, Suite
+from tlbench.suites.spec import Case, Parallelism, Suite
+from tlbench.suites.training import Optimizer
 
 B16 = {
     "patch_size": 16,
