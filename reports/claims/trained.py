@@ -290,6 +290,8 @@ def _unlearned_reduction(spec: ModelSpec) -> tuple[int, int] | None:
     match builder.function:
         case "random":
             return options["place"], options["keep"]
+        case "fixed":
+            return options["place"], options["tokens"]
         case "stride":
             return options["place"], math.ceil(spec.grid_size / options["step"]) ** 2
         case _:

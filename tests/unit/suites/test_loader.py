@@ -805,7 +805,7 @@ def test_mistakes_in_builders_are_told_by_line(tmp_path: Path) -> None:
         "suite.yaml:4: models: 'ViT-B/16+broken.py:build' cannot be built:"
         " broken.py:1 is not Python: '(' was never closed",
         "suite.yaml:5: models: 'ViT-B/16+tomee(r=8)' cannot be built: 'tomee' is not"
-        " one of tlbench's builders, tome, random, stride; did you mean 'tome'?",
+        " one of tlbench's builders, tome, random, stride, fixed; did you mean 'tome'?",
         "suite.yaml:7: models.builder: 'ViT-d8h1m32l2/4+TL8@1+missing.py:build' cannot"
         f" be built: there is no file {tmp_path}/missing.py",
     ]
