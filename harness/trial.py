@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from tlbench.data import load_dataset
+from tlbench.data import open_dataset
 from tlbench.engine import (
     join_process_group,
     leave_process_group,
@@ -30,10 +30,13 @@ from tlbench.measure.precision import DTYPES, why_unsupported
 from tlbench.measure.telemetry import measure_idle_power
 from tlbench.models import cost
 from tlbench.models.builders import build_whole_model
+from tlbench.models.checkpoints import load_checkpoint
 from tlbench.models.memory import sample_activation_bytes
 from tlbench.models.vit import attention_kernel
 from tlbench.passes import (
     Findings,
+    measure_evaluate,
+    measure_fewshot,
     measure_fit,
     measure_infer,
     measure_probe,
@@ -43,6 +46,7 @@ from tlbench.rank import Rank
 from tlbench.result import Metric, Status, TrialResult
 from tlbench.suites.probe import Probe
 from tlbench.suites.spec import NO_TRAINING, Case, Trial
+from tlbench.validity import WATCHED
 
 SECOND_COUNTS = ("counter_macs", "profiler_macs")
 """What a profile holds against the closed form."""
@@ -94,10 +98,10 @@ def _measure(trial: Trial, rank: Rank, findings: Findings) -> None:
         return
     device = torch.device(rank.device)
     _prepare(case, seed, rank, device)
-    if case.mode != "fit" and not isinstance(trial, Probe):
+    if case.mode in WATCHED and not isinstance(trial, Probe):
         with findings.not_loading():
             findings.metrics.append(measure_idle_power(device))
-    dataset = load_dataset(case.data, case.model.video)
+    dataset = open_dataset(case, trial.data_path)
     with attention_kernel(case.attention):
         start = time.perf_counter()
         model = _build(case, source, device, findings)
@@ -107,12 +111,16 @@ def _measure(trial: Trial, rank: Rank, findings: Findings) -> None:
         built = time.perf_counter()
         if isinstance(trial, Probe):
             measure_probe(trial, model, engine, dataset, rank, findings)
-        elif engine is None:
-            measure_infer(trial, model, dataset, rank, findings)
-        elif case.mode == "train":
+        elif engine is not None and case.mode == "train":
             measure_train(trial, engine, dataset, rank, findings)
+        elif engine is not None:
+            measure_fit(trial, model, engine, dataset, rank, findings)
+        elif case.mode == "infer":
+            measure_infer(trial, model, dataset, rank, findings)
+        elif case.mode == "evaluate":
+            measure_evaluate(case, model, dataset, rank, findings)
         else:
-            measure_fit(case, engine, dataset, rank, seed, findings)
+            measure_fewshot(trial, model, dataset, rank, findings)
     findings.add(build_time_s=built - start, measure_time_s=time.perf_counter() - built)
 
 
@@ -171,6 +179,7 @@ def _build(
         params=count,
         trainable_params=sum(p.numel() for p in parameters if p.requires_grad),
     )
+    findings.notes |= load_checkpoint(model, case)
     if case.mode in NO_TRAINING:
         model = model.to(DTYPES[case.precision]).eval()
     if case.compile:

@@ -22,9 +22,9 @@ from tlbench.statistics import (
 from tlbench.suites.spec import MODES, Case, Mode, Suite
 
 ACCURACY_METRICS = frozenset(
-    {"top1_percent", "top5_percent", "n_eval", "time_to_accuracy_s"}
+    {"top1_percent", "top5_percent", "map_percent", "n_eval", "time_to_accuracy_s"}
 )
-"""Metrics that mean something only of trained weights."""
+"""Metrics that mean something only of trained weights; few-shot probes are trained."""
 
 NOT_VALID: tuple[Validity, ...] = ("suspect", "invalid")
 
@@ -119,7 +119,7 @@ class CaseTrials:
 
     def values(self, metric: str) -> dict[int, float]:
         """The metric in each shuffled block, from finished trials that have it."""
-        if metric in ACCURACY_METRICS and self.mode != "fit":
+        if metric in ACCURACY_METRICS and not has_accuracy(self.case):
             return {}
         measured = {trial.repeat: trial.metrics.get(metric) for trial in self.finished}
         return {block: v for block, v in measured.items() if v is not None}
@@ -156,12 +156,19 @@ class CaseTrials:
     def _why_missing(self, metric: str) -> str:
         if not self.finished:
             return f"no trial ended well: {describe_statuses(self.statuses)}"
-        if metric in ACCURACY_METRICS and self.mode != "fit":
+        if metric in ACCURACY_METRICS and not has_accuracy(self.case):
             return f"mode {self.mode} runs random weights, which have no accuracy"
         for trial in self.finished:
             if metric in trial.reasons:
                 return trial.reasons[metric]
         return f"not measured in mode {self.mode}"
+
+
+def has_accuracy(case: Case) -> bool:
+    """Whether anything was trained: a builder may bring weights of its own."""
+    if case.mode == "evaluate":
+        return case.checkpoint is not None or case.model.builder is not None
+    return case.accuracy_metric is not None
 
 
 def interval_of(metric: str, values: Sequence[float]) -> Interval | None:

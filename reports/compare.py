@@ -67,6 +67,16 @@ class Comparison:
     def difference(self, metric: str) -> Difference:
         return compare_difference(self.base.values(metric), self.other.values(metric))
 
+    @property
+    def accuracy_metric(self) -> str:
+        """What says how good both models are; top-1 where nobody asks."""
+        return self.base.case.accuracy_metric or ACCURACY
+
+    @property
+    def accuracy(self) -> Difference:
+        """By how many points the other one is better."""
+        return self.difference(self.accuracy_metric)
+
     @cached_property
     def speedup(self) -> Ratio:
         """Realised: throughput over the base's throughput."""

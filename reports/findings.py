@@ -11,8 +11,9 @@ from tlbench.reports.cases import (
     describe_statuses,
 )
 from tlbench.reports.compare import ACCURACY, THROUGHPUT, TIMED_MODES, Comparison
+from tlbench.reports.quantities import FEWSHOT, QUANTITIES
 from tlbench.statistics import EQUIVALENCE_BAND, LEVEL, Difference, Interval, Ratio
-from tlbench.suites.spec import Case
+from tlbench.suites.spec import Case, Mode
 from tlbench.units import format_number
 
 MINUS = "\N{MINUS SIGN}"
@@ -21,6 +22,13 @@ MODE_WORDS = {
     "infer": "inference",
     "train": "training steps",
     "fit": "training to accuracy",
+    "fewshot": "few-shot probing",
+    "evaluate": "evaluation",
+}
+ACCURACY_WORDS: dict[Mode, str] = {
+    "fit": "Trained on",
+    "evaluate": "Evaluated on",
+    "fewshot": "Probed on",
 }
 
 
@@ -90,20 +98,27 @@ def _accuracy(
     compared: Sequence[Comparison],
     fastest: Comparison | None,
 ) -> str:
-    trained = [c for c in compared if c.difference(ACCURACY).value is not None]
-    if not trained:
+    told = [c for c in compared if c.accuracy.value is not None]
+    if not told:
         reason = _why_not(cases, compared, {"fit"}, ACCURACY)
         return f"Accuracy could not be compared: {reason}."
-    chosen = max(trained, key=lambda c: (_is_of(fastest, c), c.has_own_baseline))
+    chosen = max(told, key=lambda c: (_is_of(fastest, c), c.has_own_baseline))
+    metric = chosen.accuracy_metric
     other, base = (
-        format_number(side.summary(ACCURACY).value)
+        format_number(side.summary(metric).value)
         for side in (chosen.other, chosen.base)
     )
     return (
-        f"Trained on {chosen.other.case.data}{_run(cases, chosen)},"
-        f" {chosen.other.model} reaches a median top-1 of {other} % and"
-        f" {_base_name(chosen)} {base} %: {_points(chosen.difference(ACCURACY))}."
+        f"{ACCURACY_WORDS[chosen.other.mode]}"
+        f" {chosen.other.case.data}{_run(cases, chosen)},"
+        f" {chosen.other.model} reaches a median {_called(metric)} of {other} % and"
+        f" {_base_name(chosen)} {base} %: {_points(chosen.accuracy)}."
     )
+
+
+def _called(metric: str) -> str:
+    title = QUANTITIES[metric].title if metric in QUANTITIES else metric
+    return f"{title} accuracy" if metric in FEWSHOT else title
 
 
 def _is_of(fastest: Comparison | None, trained: Comparison) -> bool:

@@ -38,7 +38,7 @@ IMAGES: dict[str, DataInfo] = {
 }
 CLIPS: dict[str, DataInfo] = {
     "synthetic": DataInfo(400, is_embedded=True, has_meaning=False),
-    "moving-digits": DataInfo(40, is_embedded=True),
+    "moving-digits": DataInfo(40, 2_884, 710, is_embedded=True),
     "kinetics-400": DataInfo(400, 214_834, 17_637),
     "kinetics-600": DataInfo(600, 363_213, 27_676),
     "charades": DataInfo(157, is_multilabel=True),

@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
-from tlbench.suites.datasets import KINDS, DataInfo
+from tlbench.suites.datasets import KINDS, DataInfo, Kind
 from tlbench.suites.model_spec import ModelSpec
 from tlbench.suites.schema import Count, CountOrMax, Label, Size, Spec
 from tlbench.suites.training import (
@@ -194,7 +194,7 @@ class Case(Spec):
 
     @model_validator(mode="after")
     def _data_is_known(self) -> Self:
-        kind = "images" if self.model.video is None else "clips"
+        kind: Kind = "images" if self.model.video is None else "clips"
         known = KINDS[kind]
         if self.data in known:
             if self.classes is not None:
@@ -222,6 +222,11 @@ class Case(Spec):
             raise ValueError(
                 f"mode={self.mode} needs labels, and those of data={self.data} are"
                 " random; digits or moving-digits would do"
+            )
+        if self.data_info.is_multilabel and self.mode == "fewshot":
+            raise ValueError(
+                f"mode=fewshot learns one label of each sample, and those of"
+                f" data={self.data} may have several"
             )
         if self.data_info.is_eval_only and self.mode != "evaluate":
             raise ValueError(
@@ -301,6 +306,28 @@ class Case(Spec):
             return DataInfo(self.classes)
         return known[self.data]
 
+    @property
+    def views(self) -> int:
+        """Images or clips that evaluation makes of one sample."""
+        clips = 1 if self.model.video is None else self.view.temporal_clips
+        return clips * self.view.spatial_crops
+
+    @property
+    def accuracy_metric(self) -> str | None:
+        """What says how good the model is; None where nobody asks."""
+        if self.mode == "fewshot":
+            return self.fewshot.main_metric
+        if self.mode in ("fit", "evaluate"):
+            return "map_percent" if self.data_info.is_multilabel else "top1_percent"
+        return None
+
+    @property
+    def main_metric(self) -> str:
+        """What the case is run for."""
+        if self.mode == "profile":
+            return "macs"
+        return self.accuracy_metric or "throughput_samples_per_s"
+
     def canonical(self) -> dict[str, Any]:
         """The fields that do not stand at their default, as plain JSON values."""
         return self.model_dump(
@@ -314,7 +341,14 @@ class Case(Spec):
 
 
 def identity_of(canonical: dict[str, Any]) -> str:
-    """The identity of the case with this canonical JSON."""
+    """The identity of the case with this canonical JSON.
+
+    A checkpoint of a known digest is the same one wherever it lies.
+    """
+    checkpoint = canonical.get("checkpoint", {})
+    if "sha256" in checkpoint:
+        unplaced = {key: checkpoint[key] for key in checkpoint if key != "path"}
+        canonical = {**canonical, "checkpoint": unplaced}
     text = json.dumps(canonical, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -347,6 +381,8 @@ class Suite(Spec):
     """A trial that takes longer is ended and stored as `timeout`."""
     paths: dict[str, str] = Field(default_factory=dict)
     """Where data sets lie, by their names; no part of a case."""
+    storage: str | None = None
+    """Where `fit` keeps its checkpoints, a folder or a URL of fsspec; None: nowhere."""
     trace: bool = False
     """Whether the first trial of each timed case keeps a trace of torch's profiler."""
     sources: dict[str, str] = Field(default_factory=dict)

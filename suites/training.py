@@ -100,6 +100,8 @@ class View(Spec):
     crop_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     """Side of the central crop over the short side that the sample is scaled to, as
     0.875 for 224 of 256. None: all of the sample, scaled to the model's size."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """How samples are scaled, to train on too; always over all pixels."""
     frame_stride: Annotated[int, Field(gt=0, le=1000)] = 1
     """Frames of the video from one frame of the clip to the next."""
     temporal_clips: Annotated[int, Field(gt=0, le=100)] = 1
@@ -128,6 +130,21 @@ class FewShot(Spec):
     def counts(self) -> tuple[int, ...]:
         """The numbers of `shots`, each once, rising."""
         return tuple(sorted({int(word) for word in self.shots.split(",")}))
+
+    @property
+    def draws(self) -> int:
+        return self.seeds if self.convention == "big_vision" else 1
+
+    @property
+    def main_metric(self) -> str:
+        """That of 5 shots, which the publication gives, or else of the most."""
+        counts = self.counts
+        return fewshot_metric(5 if 5 in counts else counts[-1])
+
+
+def fewshot_metric(shots: int) -> str:
+    """What the accuracy is called that so many samples of each class lead to."""
+    return f"fewshot_{shots}_top1_percent"
 
 
 class Checkpoint(Spec):

@@ -39,7 +39,7 @@ from tlbench.suites.spec import (
     Timing,
     Trial,
 )
-from tlbench.suites.training import Fit, Optimizer
+from tlbench.suites.training import FewShot, Fit, Optimizer
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -52,6 +52,7 @@ SETTINGS: dict[str, type[Spec]] = {
     "`optimizer`": Optimizer,
     "`timing`": Timing,
     "`fit`": Fit,
+    "`fewshot`": FewShot,
     "Keys of a model": ModelSpec,
     "`token_learner`": TokenLearnerSpec,
     "`video`": VideoSpec,
@@ -305,9 +306,9 @@ def test_modes_and_statuses_are_documented() -> None:
 
 
 def _is_documented(metric: str, documented: set[str]) -> bool:
-    """Under its own name, or one with `<stage>` in the place of its stage."""
-    stage = re.match(rf"stage_({'|'.join(STAGES)})_", metric)
-    general = metric if stage is None else metric.replace(stage[1], "<stage>", 1)
+    """Under its own name, or with `<stage>` or `<shots>` in the place of its own."""
+    general = re.sub(rf"^stage_({'|'.join(STAGES)})_", "stage_<stage>_", metric)
+    general = re.sub(r"^fewshot_\d+_", "fewshot_<shots>_", general)
     return general in documented
 
 
@@ -325,7 +326,8 @@ def _documented_metrics() -> set[str]:
 
 def test_metrics_are_documented_and_exist() -> None:
     documented = _documented_metrics()
-    source = "".join(path.read_text() for path in (ROOT / "harness").rglob("*.py"))
+    files = (f for d in ("harness", "suites") for f in (ROOT / d).rglob("*.py"))
+    source = "".join(file.read_text() for file in files)
     shown = {*QUANTITIES, *DIRECTIONS, *PREDICTED_MEMORY, *PREDICTED_MEMORY.values()}
     assert [n for n in shown if not _is_documented(n, documented)] == []
     unknown = documented - QUANTITIES.keys()

@@ -148,6 +148,29 @@ def test_memory_limit_of_a_batch_to_be_found_makes_a_new_case() -> None:
     assert limited.identity != unlimited.identity
 
 
+@pytest.mark.parametrize(
+    ("mode", "fields", "metric"),
+    [
+        ("infer", {}, "throughput_samples_per_s"),
+        ("profile", {}, "macs"),
+        ("evaluate", {}, "top1_percent"),
+        ("fewshot", {}, "fewshot_5_top1_percent"),
+        ("fewshot", {"fewshot": {"shots": "1,10"}}, "fewshot_10_top1_percent"),
+    ],
+)
+def test_main_metric_is_what_a_mode_is_run_for(
+    mode: str, fields: dict[str, Any], metric: str
+) -> None:
+    assert case(mode=mode, data="digits", **fields).main_metric == metric
+
+
+def test_clips_of_several_labels_are_for_mean_average_precision() -> None:
+    clips = {"model": parse_model("ViViT-B/16x2"), "data": "charades"}
+    assert case(mode="evaluate", **clips).main_metric == "map_percent"
+    with pytest.raises(ValidationError, match="learns one label of each sample"):
+        case(mode="fewshot", **clips)
+
+
 def test_batch_to_be_found_has_no_size_yet() -> None:
     with pytest.raises(ValueError, match="has to be found first"):
         _ = case(mode="train", batch_size="max").micro_batch_size
@@ -231,7 +254,7 @@ def test_sample_and_classes_follow_from_the_model(
 
 
 def test_clips_are_not_asked_of_a_data_set_of_images() -> None:
-    message = "data=digits has images, and the model reads clips; synthetic would do"
+    message = "data=digits has no clips, which the model reads; synthetic, "
     with pytest.raises(ValidationError, match=message):
         case(mode="infer", model=parse_model("ViViT-B/16x2"), data="digits")
 
