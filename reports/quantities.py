@@ -112,6 +112,17 @@ MACHINE = {
 }
 """What the machine did while steps were timed, in the order of their table."""
 
+MAPS = {
+    "map_entropy": Quantity("entropy", ""),
+    "map_variation": Quantity("variation", ""),
+    "map_distance_best": Quantity("distance, nearest map", "of the side"),
+    "map_distance_mean": Quantity("distance, mean map", "of the side"),
+    "map_distance_middle": Quantity("distance, the middle", "of the side"),
+    "map_correlation_best": Quantity("correlation over time", ""),
+    "map_gain_best": Quantity("gain", ""),
+}
+"""What the report tells of attention maps, in the order of their table."""
+
 STAGES: dict[Stage, str] = {
     "embedding": "embedding",
     "before": "blocks before",

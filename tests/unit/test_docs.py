@@ -39,7 +39,7 @@ from tlbench.suites.spec import (
     Timing,
     Trial,
 )
-from tlbench.suites.training import FewShot, Fit, Optimizer
+from tlbench.suites.training import Augment, FewShot, Fit, Optimizer, View
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -52,6 +52,8 @@ SETTINGS: dict[str, type[Spec]] = {
     "`optimizer`": Optimizer,
     "`timing`": Timing,
     "`fit`": Fit,
+    "`augment`": Augment,
+    "`view`": View,
     "`fewshot`": FewShot,
     "Keys of a model": ModelSpec,
     "`token_learner`": TokenLearnerSpec,
@@ -248,7 +250,12 @@ def test_built_in_suites_are_documented() -> None:
 
 def test_default_repeats_are_documented() -> None:
     table = {row[0]: row[1] for row in _rows(_section("suites.md", "Suite"))}
-    assert table["`repeats`"] == f"{DEFAULT_REPEATS} for each mode"
+    once = [mode for mode, count in DEFAULT_REPEATS.items() if count == 1]
+    assert {*DEFAULT_REPEATS.values()} == {1, 5}
+    listed = " and ".join(
+        [", ".join(f"`{mode}`" for mode in once[:-1]), f"`{once[-1]}`"]
+    )
+    assert table["`repeats`"] == f"5; 1 for {listed}"
 
 
 # ---------------------------------------------------------------- models

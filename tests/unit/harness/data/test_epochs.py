@@ -367,7 +367,10 @@ def test_a_long_run_of_unreadable_samples_fails_too() -> None:
         train(Shades(40, missing=range(20)), case)
 
 
-def test_not_all_samples_may_be_unreadable_whatever_is_allowed() -> None:
+def test_not_all_samples_may_be_unreadable_whatever_is_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use_workers(monkeypatch, 0)
     case = make_case(view={"max_unreadable": 1.0})
     with pytest.raises(TrialError, match=r"8 samples cannot be read, .* allows 7"):
         train(Shades(8, missing=range(8)), case)
