@@ -136,8 +136,11 @@ class Search:
         return self._session.connection().execute(statement).all()
 
     def _in_parts(self, statement: Executable) -> Iterator[Sequence[Any]]:
-        """The same of many rows: Python's garbage collector would go over all of them
-        again and again while they are held at once, for half of the time."""
+        """The same of many rows, some at a time.
+
+        Python's garbage collector would go over all of them again and again while they
+        are held at once, which took half of the time.
+        """
         return self._session.connection().execute(statement).partitions(ROWS_AT_ONCE)
 
     # ------------------------------------------------------------ conditions as SQL

@@ -164,21 +164,23 @@ def published_in(source: Source) -> tuple[PublishedResult, ...]:
 # (arXiv 2103.15691).
 
 T1 = Source(
-    "TokenLearner T1",
+    "TokenLearner, table 1",
     "Pre-trained on JFT-300M, fine-tuned on ImageNet at 384 pixels",
     "imagenet",
 )
 T1_SCATTER = Source(
-    "TokenLearner, figure of T1",
+    "TokenLearner, figure of table 1",
     "A point without a label, read off to an error that is not known",
     "imagenet",
 )
-T2 = Source("TokenLearner T2", "L models, fine-tuned at 512 pixels", "imagenet")
-T3 = Source("TokenLearner T3", "Against the largest models of its time", "imagenet")
-T4 = Source("TokenLearner T4", "With and without TokenFuser", "imagenet")
-T5 = Source("TokenLearner T5", "Against pooling, at 512 pixels", "imagenet")
+T2 = Source("TokenLearner, table 2", "L models, fine-tuned at 512 pixels", "imagenet")
+T3 = Source(
+    "TokenLearner, table 3", "Against the largest models of its time", "imagenet"
+)
+T4 = Source("TokenLearner, table 4", "With and without TokenFuser", "imagenet")
+T5 = Source("TokenLearner, table 5", "Against pooling, at 512 pixels", "imagenet")
 PLACEMENT = Source(
-    "TokenLearner F4",
+    "TokenLearner, figure 4",
     "Place of TokenLearner in B/16 at 224 pixels, 5-shot after JFT-300M",
     "imagenet",
     Reading(gflops=0.03, percent=0.2),
@@ -196,22 +198,24 @@ FUSER_FIGURE = Source(
     Reading(gflops=0.05, percent=0.05),
 )
 TOKENISERS = Source(
-    "TokenLearner 6.3", "Other ways to few tokens, in the video module", "charades_6fps"
+    "TokenLearner, section 6.3",
+    "Other ways to few tokens, in the video module",
+    "charades_6fps",
 )
-T6 = Source("TokenLearner T6", "Kinetics-400, per view", "kinetics400")
-T7 = Source("TokenLearner T7", "Kinetics-400, with all views", "kinetics400")
-T8 = Source("TokenLearner T8", "Kinetics-600, with all views", "kinetics600")
-T9 = Source("TokenLearner T9", "Charades, 12 frames a second", "charades_12fps")
-T10 = Source("TokenLearner T10", "AViD", "avid")
+T6 = Source("TokenLearner, table 6", "Kinetics-400, per view", "kinetics400")
+T7 = Source("TokenLearner, table 7", "Kinetics-400, with all views", "kinetics400")
+T8 = Source("TokenLearner, table 8", "Kinetics-600, with all views", "kinetics600")
+T9 = Source("TokenLearner, table 9", "Charades, 12 frames a second", "charades_12fps")
+T10 = Source("TokenLearner, table 10", "AViD", "avid")
 MODULES_6 = Source(
-    "TokenLearner T11/T12, Charades 6 fps",
+    "TokenLearner, tables 11 and 12, Charades 6 fps",
     "Modules in X(2+1)D; GFLOPs and parameters of the module, 64 frames",
     "charades_6fps",
 )
 MODULES_12 = Source(
-    "TokenLearner T11/T12, Charades 12 fps", MODULES_6.about, "charades_12fps"
+    "TokenLearner, tables 11 and 12, Charades 12 fps", MODULES_6.about, "charades_12fps"
 )
-MODULES_AVID = Source("TokenLearner T11/T12, AViD", MODULES_6.about, "avid")
+MODULES_AVID = Source("TokenLearner, tables 11 and 12, AViD", MODULES_6.about, "avid")
 VIVIT_MODELS = Source("ViViT, models 1 to 4", "B/16x2 at 224 pixels", "kinetics400")
 VIVIT_MODELS_EPIC = Source(
     "ViViT, models 1 to 4, EPIC-Kitchens", VIVIT_MODELS.about, "epic_kitchens"

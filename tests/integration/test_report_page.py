@@ -361,6 +361,23 @@ def test_a_link_to_a_trial_opens_what_hides_it(browser: Chrome, report: Path) ->
     assert browser.find_element(By.ID, "trial-1").is_displayed()
 
 
+BROKEN_WORDS = """
+const broken = [];
+for (const cell of document.querySelectorAll("table :is(th, td):not(:first-child)")) {
+  const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    for (const word of texts.currentNode.data.matchAll(/[a-z]+/gi)) {
+      const range = document.createRange();
+      range.setStart(texts.currentNode, word.index);
+      range.setEnd(texts.currentNode, word.index + word[0].length);
+      if (range.getClientRects().length > 1) broken.push(word[0]);
+    }
+  }
+}
+return broken;
+"""
+
+
 def test_paper_has_light_colours_no_controls_and_nothing_cut(browser: Chrome) -> None:
     features = [{"name": "prefers-color-scheme", "value": "dark"}]
     a4_at_96_dpi = 794
@@ -374,6 +391,9 @@ def test_paper_has_light_colours_no_controls_and_nothing_cut(browser: Chrome) ->
             assert not browser.find_element(By.CSS_SELECTOR, control).is_displayed()
         width = evaluate(browser, "document.documentElement.scrollWidth")
         assert width <= a4_at_96_dpi
+        assert browser.execute_script(BROKEN_WORDS) == []
+        heading = browser.find_element(By.CSS_SELECTOR, "th button")
+        assert heading.value_of_css_property("display") == "contents"
         pdf = browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})
         assert b64decode(pdf["data"]).startswith(b"%PDF")
     finally:
