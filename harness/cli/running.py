@@ -65,13 +65,14 @@ def run(
     from tlbench.console import Pace, make_console
     from tlbench.db.store import ResultStore
     from tlbench.plan import order_trials
-    from tlbench.units import format_duration
+    from tlbench.units import format_counted, format_duration
 
     budget_s = None if budget is None else _budget_s(budget)
     loaded = load(suite, scale)
     if report is not None:
-        from tlbench.reports.files import check_destination
+        from tlbench.reports.files import check_destination, form_of
 
+        form_of(report)
         check_destination(report)
     screen = make_console(stderr=True)
     with ResultStore.open(db, create=True) as store:
@@ -81,9 +82,10 @@ def run(
             spending = _spend(loaded, forecasts, budget_s)
         trials = order_trials(loaded) if spending is None else spending
         length = (
-            f"{len(trials)} trials"
+            format_counted(len(trials), "trial")
             if budget_s is None
-            else f"{format_duration(budget_s)} for {len(loaded.cases)} cases"
+            else f"{format_duration(budget_s)} for"
+            f" {format_counted(len(loaded.cases), 'case')}"
         )
         screen.print(
             f"{loaded.name}: {length}, results go to {store.location}",
@@ -138,7 +140,7 @@ def plan(
     """
     from tlbench.console import make_console, memory_table, plan_table
     from tlbench.plan import describe
-    from tlbench.units import format_duration
+    from tlbench.units import format_counted, format_duration
 
     loaded = load(suite, scale)
     forecasts = forecast_suite(loaded, open_existing(db))
@@ -153,7 +155,8 @@ def plan(
         console.print()
     total = sum(item.trial_time_s * item.repeats for item in forecasts)
     trials = sum(item.repeats for item in forecasts)
-    console.print(f"{trials} trials, about {format_duration(total)}")
+    counted = format_counted(trials, "trial")
+    console.print(f"{counted}, about {format_duration(total)}")
 
 
 def forecast_suite(
@@ -208,12 +211,12 @@ def execute_planned(
 ) -> "tuple[list[Stored], bool]":
     """The same for trials that a command has planned by itself; it says how many."""
     from tlbench.console import Pace, make_console
-    from tlbench.units import format_duration
+    from tlbench.units import format_counted, format_duration
 
     pace = Pace(trials, forecast_suite(suite, store, is_here=address is None))
     screen = make_console(stderr=True)
     screen.print(
-        f"{suite.description}: {len(trials)} trials, about"
+        f"{suite.description}: {format_counted(len(trials), 'trial')}, about"
         f" {format_duration(pace.left_s(0))}",
         markup=False,
     )

@@ -165,6 +165,7 @@ def import_(
     """
     from tlbench.db.foreign import TOOLS, read_foreign, store_foreign
     from tlbench.db.store import ResultStore
+    from tlbench.units import format_counted
 
     known = one_of(tool, TOOLS, "--from") if tool is not None else None
     foreign = [read_foreign(file, known) for file in files]
@@ -173,7 +174,7 @@ def import_(
             run_id, is_new = store_foreign(
                 store, run, command=command_line(), tags=tags or ()
             )
-            trials = f"{len(run.trials)} trials of {run.tool}"
+            trials = f"{format_counted(len(run.trials), 'trial')} of {run.tool}"
             state = f"run {run_id}, {trials}" if is_new else f"is in run {run_id}"
             print(f"{file}: {state}{'' if is_new else ' already'}")
 

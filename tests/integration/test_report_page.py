@@ -121,6 +121,7 @@ def driver() -> Iterator[Chrome]:
     logging = {"browser": "ALL", "performance": "ALL"}
     options.set_capability("goog:loggingPrefs", logging)
     driver = Chrome(options=options, service=ChromeService(CHROMEDRIVER))
+    driver.set_script_timeout(120)  # axe looks at each element for milliseconds
     yield driver
     driver.quit()
 
@@ -317,7 +318,8 @@ def test_axe_finds_nothing_serious(browser: Chrome, scheme: str, width: int) -> 
     axe = files("axe_core_python").joinpath("axe.min.js").read_text()
     browser.execute_script(axe)
     found = browser.execute_async_script(
-        "const done = arguments[0]; axe.run().then(done)"
+        # Of each rule that holds one element is enough: all were megabytes.
+        "const done = arguments[0]; axe.run({resultTypes: ['violations']}).then(done)"
     )
     assert len(found["passes"]) > 20
     bad = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
