@@ -139,7 +139,7 @@ def make_entries(
 
 def _printed(row: PublishedResult) -> Printed:
     spec = None if row.model is None else parse_model(row.model)
-    return row_name(row), spec and spec.global_pool
+    return row_name(row), None if spec is None else spec.global_pool
 
 
 def _of_row(
