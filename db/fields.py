@@ -179,7 +179,7 @@ class Fields:
 
     def _all_names(self) -> list[str]:
         short = (name.rpartition(".")[2] for name in self.settings)
-        return list(dict.fromkeys([*self.names(), *MOMENTS, *short]))
+        return list(dict.fromkeys([*self.names(), *MAIN_METRICS, *MOMENTS, *short]))
 
 
 _PLACES: dict[Place, Iterable[str]] = {

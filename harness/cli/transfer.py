@@ -113,6 +113,7 @@ def merge(
     """
     from tlbench.db.merge import merge
     from tlbench.db.store import ResultStore
+    from tlbench.units import format_counted
 
     for source in sources:
         store = open_existing(source)  # before anything is written
@@ -125,8 +126,10 @@ def merge(
                 merged = merge(store, target)
             where = store.location
             print(
-                f"{where}: {len(merged.runs)} runs, {merged.new_runs} of them new;"
-                f" {merged.trials} new trials, {merged.calibrations} new calibrations"
+                f"{where}: {format_counted(len(merged.runs), 'run')},"
+                f" {merged.new_runs} of them new;"
+                f" {format_counted(merged.trials, 'new trial')},"
+                f" {format_counted(merged.calibrations, 'new calibration')}"
             )
 
 

@@ -33,7 +33,7 @@ from tlbench.statistics import (
 )
 from tlbench.suites.model_spec import ModelSpec
 from tlbench.suites.published import Claim
-from tlbench.units import format_number
+from tlbench.units import format_counted, format_number
 
 SQUARE = 2
 MOSTLY_SQUARE = 1.5
@@ -181,7 +181,7 @@ def _more_trials(base: dict[int, float], other: dict[int, float], bound: float) 
     more = repeats_to_settle(scaled, other, level=LEVEL, band=0.0, floor=0.0)
     if more is None:
         return "; more trials of both would settle it"
-    return f"; about {more} more trials of both would settle it"
+    return f"; about {format_counted(more, 'more trial')} of both would settle it"
 
 
 def describe_case(case: CaseTrials) -> str:

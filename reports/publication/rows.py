@@ -165,3 +165,4 @@ def _scale(axes: Axes, values: Sequence[Value]) -> None:
         first, last = axes.get_xlim()
         subs = (1.0,) if last > 100 * first else (1.0, 3.0)
         axes.xaxis.set_major_locator(LogLocator(subs=subs))
+        axes.set_xlabel("logarithmic axis")

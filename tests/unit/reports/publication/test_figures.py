@@ -271,6 +271,21 @@ def test_models_that_are_printed_twice_are_numbered(run: RunBuilder) -> None:
     assert "MViT" in named
 
 
+def test_rows_of_one_label_are_told_apart_in_the_table(run: RunBuilder) -> None:
+    add(run, ["ViViT-L/16x2", "ViViT-L/16x2+TL16v1@12"])
+    drawn = figures(run)
+    for name in ("clips", "views"):
+        shown = [
+            (row.cells[1].text, row.cells[1].detail) for row in drawn[name].table().rows
+        ]
+        assert len(shown) == len(set(shown))
+    labels = {row["published as"] for row in rows(drawn["clips"])}
+    assert {"I3D (1)", "I3D (2)", "I3D"} <= labels  # the last of AViD
+    assert "Swin-L (384), views: 50" in {
+        row["published as"] for row in rows(drawn["views"])
+    }
+
+
 def test_the_time_of_a_video_is_that_of_its_views(run: RunBuilder) -> None:
     names = ["ViViT-L/16x2", "ViViT-L/16x2+TL16v1@12"]
     add(run, names, "infer", throughput_samples_per_s=2.0)
