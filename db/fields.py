@@ -16,6 +16,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from tlbench.db import models
 from tlbench.db.connection import ById
 from tlbench.db.settings import flatten, settings
+from tlbench.db.views import MAIN_METRICS
 from tlbench.errors import ReportError
 from tlbench.result import WHOLE_JOB
 from tlbench.suites.names import did_you_mean
@@ -146,7 +147,7 @@ class Fields:
         """What a name means; an error proposes another where it means nothing."""
         if name in _KNOWN_FROM_THE_START:
             return Field(name, _KNOWN_FROM_THE_START[name])
-        if name in self.metrics:
+        if name in self.metrics or name in MAIN_METRICS:  # even where no trial has it
             return Field(name, "metric")
         fitting = self._settings_called(name)
         if len(fitting) == 1:
@@ -178,7 +179,7 @@ class Fields:
 
     def _all_names(self) -> list[str]:
         short = (name.rpartition(".")[2] for name in self.settings)
-        return list(dict.fromkeys([*self.names(), *MOMENTS, *short]))
+        return list(dict.fromkeys([*self.names(), *MAIN_METRICS, *MOMENTS, *short]))
 
 
 _PLACES: dict[Place, Iterable[str]] = {

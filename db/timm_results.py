@@ -53,6 +53,8 @@ def read(rows: Sequence[Row]) -> tuple[ForeignTrial, ...]:
             trials += _trials(row, columns)
         except (TypeError, ValueError, KeyError) as error:
             raise UnreadableError(f"row {number}: {_problem(error)}") from error
+    if not trials:
+        raise UnreadableError("no row of it has a result or an error")
     return tuple(trials)
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -197,7 +197,8 @@ def make_table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> Tab
         texts = [row[column] for row in cells]
         is_number = bool(texts) and all(text[:1].isdigit() for text in texts)
         # As Text: the brackets of a unit are no markup.
-        table.add_column(Text(heading), justify="right" if is_number else "left")
+        justify: JustifyMethod = "right" if is_number else "left"
+        table.add_column(Text(heading), justify=justify, overflow="fold")
     for row in cells:
         table.add_row(*map(Text, row))
     return table

@@ -56,7 +56,7 @@ from tlbench.models.memory import (
     predicted_memory_bytes,
 )
 from tlbench.rank import Rank
-from tlbench.result import Artifact, Metric, Series
+from tlbench.result import Artifact, Metric, Series, too_few_steps
 from tlbench.statistics import percentile
 from tlbench.suites.probe import Probe
 from tlbench.suites.spec import Case, Trial
@@ -270,7 +270,7 @@ def _add_latency(steps: tuple[float, ...], findings: Findings) -> None:
     for percent in (50, 90, 99):
         name = f"latency_p{percent}_s"
         value = percentile(steps, percent)
-        reason = None if value is not None else f"{len(steps)} steps are too few"
+        reason = None if value is not None else too_few_steps(len(steps))
         findings.metrics.append(Metric(name, value, reason))
 
 

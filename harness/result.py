@@ -6,6 +6,7 @@ from statistics import median
 from typing import Literal, TypeVar, get_args
 
 from tlbench.machine import Machine
+from tlbench.units import format_counted
 
 Status = Literal["ok", "oom", "timeout", "error", "nan", "skipped"]
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -266,6 +267,12 @@ def _throughput(
     ]
 
 
+def too_few_steps(count: int) -> str:
+    """Why there is no value of that many steps."""
+    verb = "is" if count == 1 else "are"
+    return f"{format_counted(count, 'step')} {verb} too few"
+
+
 def _spread_of_steps(times: Sequence[float]) -> list[Metric]:
     """How well the median step is known, and how far single steps lie from it."""
     # NumPy: who only reads what is stored does without it.
@@ -279,7 +286,7 @@ def _spread_of_steps(times: Sequence[float]) -> list[Metric]:
         "step_time_p99_s": percentile(times, 99),
         "outlier_steps": int(outliers(times).sum()),
     }
-    few = f"{len(times)} steps are too few"
+    few = too_few_steps(len(times))
     return [
         Metric(name, value, few if value is None else None)
         for name, value in values.items()

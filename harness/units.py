@@ -39,6 +39,11 @@ def format_count(value: float | None) -> str:
     return number + prefix.replace("G", "B")
 
 
+def format_counted(number: int, noun: str) -> str:
+    """A number of things: `1 trial`, `1,442 trials`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def format_si(
     value: float | None, unit: str, *, digits: int = 4, prefix: str | None = None
 ) -> str:

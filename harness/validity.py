@@ -4,9 +4,15 @@ from collections.abc import Iterator
 from typing import NamedTuple, get_args
 
 from tlbench.peaks import MFU, MFU_AGAINST, is_on_gpu
-from tlbench.result import UNSETTLED, WHOLE_JOB, TrialResult, Validity
+from tlbench.result import (
+    UNSETTLED,
+    WHOLE_JOB,
+    TrialResult,
+    Validity,
+    too_few_steps,
+)
 from tlbench.suites.spec import Case, Mode
-from tlbench.units import format_fraction, format_number
+from tlbench.units import format_counted, format_fraction, format_number
 
 RANKING: tuple[Validity, ...] = get_args(Validity)
 """From the best to the worst, which decides."""
@@ -141,11 +147,13 @@ def _about_steps(case: Case, result: TrialResult) -> Iterator[Doubt]:
 def _about_count(case: Case, count: int) -> Iterator[Doubt]:
     if count < case.timing.min_steps:
         asked = case.timing.min_steps
-        yield Doubt("invalid", f"{count} steps were timed, and {asked} asked for")
+        yield Doubt(
+            "invalid", f"{format_counted(count, 'step')} timed, and {asked} asked for"
+        )
     elif count < FEWEST_STEPS:
         yield Doubt(
             "suspect",
-            f"{count} steps are too few for an interval of their median",
+            f"{too_few_steps(count)} for an interval of the median",
         )
 
 

@@ -18,7 +18,7 @@ from tlbench.reports.gate import Answer, Judgement, Question, compare
 from tlbench.reports.quantities import FEWSHOT, QUANTITIES
 from tlbench.reports.selection import parse_selection
 from tlbench.reports.sides import Side
-from tlbench.units import format_number
+from tlbench.units import format_counted, format_number
 
 METRICS = (
     *(THROUGHPUT, ACCURACY, "map_percent", *FEWSHOT),
@@ -124,8 +124,8 @@ def against_finding(against: Against) -> Finding:
     title = QUANTITIES[answer.question.metric].title
     return Finding(
         f"Against {against.name}",
-        f"Of {len(answer.judgements)} cases compared with {against.name} by"
-        f" {title}: {told}{_worst(answer)}.",
+        f"Of {format_counted(len(answer.judgements), 'case')} compared with"
+        f" {against.name} by {title}: {told}{_worst(answer)}.",
     )
 
 

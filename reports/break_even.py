@@ -30,6 +30,7 @@ from tlbench.reports.drawing import (
     draw,
     folded,
     mark,
+    table_has_more,
 )
 from tlbench.reports.findings import MODE_WORDS
 from tlbench.reports.series import told_apart
@@ -214,7 +215,7 @@ def break_even_chart(compared: Sequence[Comparison]) -> Chart | NoChart:
     left_out = len(maps) - len(drawn)
     return Chart(
         draw("break-even", "Where TokenLearner is faster", sum(heights), paint),
-        BREAK_EVEN_NOTE + (f" {left_out} more maps are in the table." * (left_out > 0)),
+        BREAK_EVEN_NOTE + table_has_more(left_out, "map"),
     )
 
 

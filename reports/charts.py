@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from tlbench.reports.cases import CaseTrials, Summary
 from tlbench.reports.compare import THROUGHPUT, Comparison
@@ -13,6 +14,7 @@ from tlbench.reports.drawing import (
     MUTED,
     SERIES,
     Chart,
+    Extent,
     NoChart,
     Palette,
     add_legend,
@@ -31,6 +33,9 @@ from tlbench.reports.findings import MODE_WORDS
 from tlbench.reports.quantities import QUANTITIES, STAGE_TIME, STAGES
 from tlbench.reports.verdicts import TIMES
 from tlbench.units import format_number
+
+FAR = 20
+"""Where the largest is more times the smallest, bars would hide small values."""
 
 
 def throughput_chart(cases: Sequence[CaseTrials], palette: Palette) -> Chart | NoChart:
@@ -108,7 +113,19 @@ def _bar_chart(
     palette: Palette,
     metric_of: Callable[[CaseTrials], str],
 ) -> Chart:
-    """Horizontal bars with intervals and the numbers written out."""
+    """Horizontal bars with intervals and the numbers written out.
+
+    Points on a logarithmic axis where the values are far apart: a bar begins at zero.
+    """
+
+    def extent(case: CaseTrials) -> Extent:
+        return extent_of(metric_of(case), case.summary(metric_of(case)))
+
+    def is_wide(members: Sequence[CaseTrials]) -> bool:
+        extents = [extent(case) for case in members]
+        values = [extent.value for extent in extents]
+        return min(e.low for e in extents) > 0 and max(values) > FAR * min(values)
+
     panels = shared(
         panels_of(
             cases,
@@ -120,13 +137,16 @@ def _bar_chart(
         for axes, (heading, members) in zip(
             stacked(figure, panels), panels.items(), strict=True
         ):
+            draw_one = _point if is_wide(members) else _bar
             ends = [
-                _bar(axes, palette, y, case, metric_of(case))
+                draw_one(axes, palette.colour(case.model), y, extent(case))
                 for y, case in enumerate(members)
             ]
             name_rows(axes, [case.label for case in members], heading)
             numbers = [_number(metric_of(c), c.summary(metric_of(c))) for c in members]
             write_behind(axes, ends, numbers)
+            if is_wide(members):
+                _make_logarithmic(axes, min(extent(c).low for c in members), max(ends))
 
     note = "Median over the trials, 95 % interval, and number of trials."
     return Chart(
@@ -135,10 +155,30 @@ def _bar_chart(
     )
 
 
-def _bar(axes: Axes, palette: Palette, y: int, case: CaseTrials, metric: str) -> float:
+def _point(axes: Axes, colour: str, y: int, extent: Extent) -> float:
     """Draw one; returns where it ends."""
-    extent = extent_of(metric, case.summary(metric))
-    colour = palette.colour(case.model)
+    if extent.low < extent.high:
+        _interval(axes, y, extent.low, extent.high, INK, ends="|")
+    (point,) = axes.plot(extent.value, y, marker="o", color=colour)
+    mark(point, "point", y)
+    return max(extent.value, extent.high)
+
+
+def _make_logarithmic(axes: Axes, low: float, high: float) -> None:
+    """Keep the share of the width that was left for the numbers."""
+    share = high / axes.get_xlim()[1]
+    start = low / 1.2
+    axes.set_xlim(start, start * (high / start) ** (1 / share))
+    axes.set_xscale("log")
+    is_long = high > 1000 * low
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if is_long else (1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axes.set_xlabel("logarithmic axis")
+
+
+def _bar(axes: Axes, colour: str, y: int, extent: Extent) -> float:
+    """Draw one; returns where it ends."""
     (bar,) = axes.barh(y, extent.value, height=0.5, color=colour)
     mark(bar, "bar", y)
     if extent.low < extent.high:

@@ -30,6 +30,7 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from tlbench.reports.cases import CaseTrials, Summary
 from tlbench.reports.quantities import QUANTITIES
+from tlbench.units import format_counted
 
 INK, MUTED, GRID, PAPER = "#1b1f24", "#646c77", "#dfe3e8", "#ffffff"
 SERIES = (
@@ -333,11 +334,17 @@ def write_behind(axes: Axes, ends: Sequence[float], texts: Sequence[str]) -> Non
     axes.set_xlim(0, 1.02 * max(ends) / max(0.3, 1 - text_inches / axes_inches))
 
 
+def table_has_more(left_out: int, noun: str) -> str:
+    """A sentence behind another, where the table has more than the chart."""
+    more = format_counted(left_out, f"more {noun}")
+    return f" The table has {more}." if left_out > 0 else ""
+
+
 def rows_left_out(
     rows: Sequence[object], panels: Mapping[str, Sequence[object]]
 ) -> str:
     left_out = len(rows) - sum(len(members) for members in panels.values())
-    return f" {left_out} more rows are in the table." if left_out > 0 else ""
+    return table_has_more(left_out, "row")
 
 
 def add_legend(figure: Figure, axes: Axes) -> None:

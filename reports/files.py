@@ -3,9 +3,32 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from tlbench.db.connection import is_database
 from tlbench.errors import ReportError
+
+Form = Literal["html", "markdown"]
+FORMS: dict[str, Form] = {
+    "": "html",
+    ".html": "html",
+    ".htm": "html",
+    ".md": "markdown",
+    ".markdown": "markdown",
+}
+"""By what the name of a file ends with."""
+
+
+def form_of(destination: Path) -> Form:
+    """What a file of that name holds."""
+    suffix = destination.suffix.lower()
+    if suffix not in FORMS:
+        known = ", ".join(filter(None, FORMS))
+        raise ReportError(
+            f"{destination}: no report is written as {suffix}; a name that ends with"
+            f" {known} would be right, or --format"
+        )
+    return FORMS[suffix]
 
 
 def check_destination(destination: Path) -> None:

@@ -32,6 +32,7 @@ from tlbench.statistics import (
 )
 from tlbench.suites.names import did_you_mean
 from tlbench.suites.spec import Case
+from tlbench.units import format_counted
 
 FEWEST_TRIALS = 2
 """A side with fewer has no interval."""
@@ -229,8 +230,9 @@ def _in_common(a: Selected, b: Selected) -> list[int]:
 def _nothing_matched(a: Selected, b: Selected) -> str:
     if a.trial_ids == b.trial_ids:
         return (
-            f"{a.selection} and {b.selection} are the same {len(a.trial_ids)} trials;"
-            " another run or another query would be right"
+            f"{a.selection} and {b.selection} are the same"
+            f" {format_counted(len(a.trial_ids), 'trial')}; another run or another"
+            " query would be right"
         )
     if in_common := _in_common(a, b):
         runs = ", ".join(f"run {run_id}" for run_id in in_common)

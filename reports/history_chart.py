@@ -17,6 +17,7 @@ from tlbench.reports.drawing import (
     NoChart,
     draw,
     mark,
+    table_has_more,
 )
 from tlbench.reports.history import Break, History, Point, Shift
 from tlbench.reports.quantities import QUANTITIES
@@ -48,8 +49,7 @@ def history_chart(histories: Sequence[History]) -> Chart | NoChart:
         draw("history", "Values over the runs", PANEL_INCHES * len(drawn), paint),
         "Median over the trials of each run with its 95 % interval. Dashed: another"
         " machine, driver or library, across which nothing is compared. Triangles: a"
-        " change of level, and its size."
-        + (f" {left_out} more cases are in the table." if left_out > 0 else ""),
+        " change of level, and its size." + table_has_more(left_out, "case"),
     )
 
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -35,7 +35,7 @@ from tlbench.reports.compare import Comparison, comparisons
 from tlbench.reports.contents import Link, contents, in_order
 from tlbench.reports.drawing import Chart, drawn_together
 from tlbench.reports.evidence import Evidence, read_evidence
-from tlbench.reports.files import check_destination, write_whole
+from tlbench.reports.files import Form, check_destination, form_of, write_whole
 from tlbench.reports.findings import Finding, find
 from tlbench.reports.markdown_report import markdown_report
 from tlbench.reports.quantities import QUANTITIES
@@ -45,8 +45,6 @@ from tlbench.reports.tidy import Row, case_rows, metric_names, trial_rows
 from tlbench.statistics import EQUIVALENCE_BAND, LEVEL, NOISE_FLOOR
 from tlbench.units import UNKNOWN, format_bytes, format_duration, format_number
 
-Form = Literal["html", "markdown"]
-MARKDOWN_SUFFIXES = (".md", ".markdown")
 STDOUT = "-"
 
 
@@ -71,6 +69,7 @@ def write_report(
         form: What to write; what the destination's suffix says if that is not given.
         charts: Where each chart goes too, in a file of its own.
     """
+    form = form or form_of(destination)
     if str(destination) != STDOUT:
         check_destination(destination)
     evidence = read_evidence(session, run_ids, run_names)
@@ -80,17 +79,11 @@ def write_report(
     content = _Content(evidence)
     if charts is not None:
         write_charts(content.sections, charts)
-    form = form or form_of(destination)
     text = markdown_report(evidence) if form == "markdown" else _page(content)
     if str(destination) == STDOUT:
         sys.stdout.write(text)
     else:
         write_whole(destination, text.encode())
-
-
-def form_of(destination: Path) -> Form:
-    """What a file of that name holds."""
-    return "markdown" if destination.suffix.lower() in MARKDOWN_SUFFIXES else "html"
 
 
 @dataclass(frozen=True)

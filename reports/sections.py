@@ -133,9 +133,14 @@ def sections(
 
 
 def _accuracy(cases: Sequence[CaseTrials], palette: Palette) -> Iterator[Section]:
-    """Both fronts; the second only where models were trained and timed."""
+    """The fronts of models that were trained, and of those that were timed too.
+
+    Where none was trained, the section of the curves says so.
+    """
     compute = accuracy_chart(cases, palette)
-    yield Section("accuracy", "Accuracy against compute", compute, front_table(cases))
+    if isinstance(compute, Chart):
+        table = front_table(cases)
+        yield Section("accuracy", "Accuracy against compute", compute, table)
     speed = speed_front_chart(cases, palette)
     if isinstance(speed, Chart):
         yield Section("accuracy-throughput", "Accuracy against throughput", speed)

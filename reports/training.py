@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 
 from tlbench.reports.cases import CaseTrials
 from tlbench.reports.compare import ACCURACY
-from tlbench.reports.drawing import Chart, NoChart, Palette, add_legend, draw, mark
+from tlbench.reports.drawing import (
+    Chart,
+    NoChart,
+    Palette,
+    add_legend,
+    draw,
+    mark,
+    table_has_more,
+)
 from tlbench.reports.evidence import LOSS, TOP1, Curves
 
 MAX_CURVES = 12
@@ -43,7 +51,7 @@ def training_chart(
     return Chart(
         draw("training", "Training curves", 4.4, paint),
         "Each seed is a thin line, their mean a bold one."
-        + (f" {left_out} more cases are in the table." if left_out > 0 else ""),
+        + table_has_more(left_out, "case"),
     )
 
 

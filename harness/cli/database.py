@@ -9,6 +9,7 @@ import typer
 from tlbench.cli.options import DEFAULT_DB, DbOption, JsonOption
 from tlbench.cli.output import print_json
 from tlbench.errors import StoreError
+from tlbench.units import format_counted
 
 if TYPE_CHECKING:
     from tlbench.db.query import RunRecord
@@ -141,5 +142,5 @@ def _confirm(records: "Sequence[RunRecord]", location: str) -> None:
 def _title(record: "RunRecord") -> str:
     return (
         f"run {record.id}: {record.suite} of {record.started_at:%Y-%m-%d %H:%M} UTC,"
-        f" {record.finished} trials"
+        f" {format_counted(record.finished, 'trial')}"
     )

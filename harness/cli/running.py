@@ -77,14 +77,15 @@ def run(
     from tlbench.console import Pace, make_console
     from tlbench.db.store import ResultStore
     from tlbench.plan import order_trials
-    from tlbench.units import format_duration
+    from tlbench.units import format_counted, format_duration
 
     budget_s = None if budget is None else _budget_s(budget)
     loaded = with_storage(load(suite, scale), storage)
     loaded = with_data(loaded, data, is_here=address is None)
     if report is not None:
-        from tlbench.reports.files import check_destination
+        from tlbench.reports.files import check_destination, form_of
 
+        form_of(report)
         check_destination(report)
     screen = make_console(stderr=True)
     with ResultStore.open(db, create=True) as store:
@@ -94,9 +95,10 @@ def run(
             spending = _spend(loaded, forecasts, budget_s)
         trials = order_trials(loaded) if spending is None else spending
         length = (
-            f"{len(trials)} trials"
+            format_counted(len(trials), "trial")
             if budget_s is None
-            else f"{format_duration(budget_s)} for {len(loaded.cases)} cases"
+            else f"{format_duration(budget_s)} for"
+            f" {format_counted(len(loaded.cases), 'case')}"
         )
         screen.print(
             f"{loaded.name}: {length}, results go to {store.location}",
@@ -151,7 +153,7 @@ def plan(
     """
     from tlbench.console import make_console, memory_table, plan_table
     from tlbench.plan import describe
-    from tlbench.units import format_duration
+    from tlbench.units import format_counted, format_duration
 
     loaded = load(suite, scale)
     forecasts = forecast_suite(loaded, open_existing(db))
@@ -166,7 +168,8 @@ def plan(
         console.print()
     total = sum(item.trial_time_s * item.repeats for item in forecasts)
     trials = sum(item.repeats for item in forecasts)
-    console.print(f"{trials} trials, about {format_duration(total)}")
+    counted = format_counted(trials, "trial")
+    console.print(f"{counted}, about {format_duration(total)}")
 
 
 def forecast_suite(
@@ -225,14 +228,14 @@ def execute_planned(
 
     from tlbench.console import Pace, make_console
     from tlbench.suites.paths import data_path
-    from tlbench.units import format_duration
+    from tlbench.units import format_counted, format_duration
 
     suite = with_data(suite, data, is_here=address is None)
     trials = [replace(t, data_path=data_path(t.case, suite.paths)) for t in trials]
     pace = Pace(trials, forecast_suite(suite, store, is_here=address is None))
     screen = make_console(stderr=True)
     screen.print(
-        f"{suite.description}: {len(trials)} trials, about"
+        f"{suite.description}: {format_counted(len(trials), 'trial')}, about"
         f" {format_duration(pace.left_s(0))}",
         markup=False,
     )

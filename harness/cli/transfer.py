@@ -113,6 +113,7 @@ def merge(
     """
     from tlbench.db.merge import merge
     from tlbench.db.store import ResultStore
+    from tlbench.units import format_counted
 
     for source in sources:
         store = open_existing(source)  # before anything is written
@@ -125,8 +126,10 @@ def merge(
                 merged = merge(store, target)
             where = store.location
             print(
-                f"{where}: {len(merged.runs)} runs, {merged.new_runs} of them new;"
-                f" {merged.trials} new trials, {merged.calibrations} new calibrations"
+                f"{where}: {format_counted(len(merged.runs), 'run')},"
+                f" {merged.new_runs} of them new;"
+                f" {format_counted(merged.trials, 'new trial')},"
+                f" {format_counted(merged.calibrations, 'new calibration')}"
             )
 
 
@@ -165,6 +168,7 @@ def import_(
     """
     from tlbench.db.foreign import TOOLS, read_foreign, store_foreign
     from tlbench.db.store import ResultStore
+    from tlbench.units import format_counted
 
     known = one_of(tool, TOOLS, "--from") if tool is not None else None
     foreign = [read_foreign(file, known) for file in files]
@@ -173,7 +177,7 @@ def import_(
             run_id, is_new = store_foreign(
                 store, run, command=command_line(), tags=tags or ()
             )
-            trials = f"{len(run.trials)} trials of {run.tool}"
+            trials = f"{format_counted(len(run.trials), 'trial')} of {run.tool}"
             state = f"run {run_id}, {trials}" if is_new else f"is in run {run_id}"
             print(f"{file}: {state}{'' if is_new else ' already'}")
 

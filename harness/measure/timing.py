@@ -19,6 +19,7 @@ from tlbench.measure.host import MIN_WINDOW_S
 from tlbench.result import UNSETTLED
 from tlbench.statistics import SteadyState, steady_state, step_interval
 from tlbench.suites.spec import Timing
+from tlbench.units import format_counted
 
 Step = Callable[[], object]
 Clock = Callable[[Step, int], list[float]]
@@ -69,7 +70,7 @@ class StepTimes:
         notes = {
             "stopped_by": self.stopped_by,
             "steady_state": self.steady_state,
-            "warmup": f"{state} {len(self.warmup)} steps",
+            "warmup": f"{state} {format_counted(len(self.warmup), 'step')}",
         }
         if self.extended_to_s is not None:
             notes["extended"] = f"to {self.extended_to_s:g} s: the steps still drifted"

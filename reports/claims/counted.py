@@ -1,8 +1,10 @@
 """Claims that are decided by counting: tokens, operations, parameters, places."""
 
 import math
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -275,9 +277,10 @@ def _fits_at(plain: ModelSpec, place: int) -> bool:
 
 def compute_by_place(_: Claim) -> Part:
     """The GFLOPS of every place in the figure, and that they rise with it."""
-    names = dict.fromkeys(row.model for row in published_in(PLACEMENT))
-    rows = [_in_figure(name) for name in names if name is not None]
-    numbers = [_gflops_number(row) for row in rows]
+    models = dict.fromkeys(row.model for row in published_in(PLACEMENT))
+    names = [name for name in models if name is not None]
+    rows = [_in_figure(name) for name in names]
+    numbers = [*map(_gflops_number, rows), _rising(map(parse_model, names))]
     misread = [row for row in rows if row.verdict == "misprint"]
     agreed = "counted here, and as the figure shows them: the earlier, the fewer"
     if misread:
@@ -297,6 +300,23 @@ def _gflops_number(row: PublishedCost) -> Number:
         row.gflops,
         stand="against" if row.verdict == "differs" else "for",
         note="counted; the published one is misread" if row.misprint else "counted",
+    )
+
+
+def _rising(specs: Iterable[ModelSpec]) -> Number:
+    """How many places need more than the one before, with as many tokens."""
+    by_tokens: dict[int, list[tuple[int, float]]] = defaultdict(list)
+    for spec in specs:
+        learner = spec.token_learner
+        if learner is not None:
+            by_tokens[learner.num_tokens].append((learner.place, _gflops(spec)))
+    pairs = [pair for costs in by_tokens.values() for pair in pairwise(sorted(costs))]
+    rising = sum(later[1] > earlier[1] for earlier, later in pairs)
+    return Number(
+        "places with more GFLOPS than the place before",
+        own=rising,
+        stand="for" if rising == len(pairs) else "against",
+        note=f"of {len(pairs)}, counted",
     )
 
 

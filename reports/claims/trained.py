@@ -80,8 +80,19 @@ def _against_base(
     chosen = nearest(compared, claim)
     if not chosen:
         return Part("proxy", "not measured", _not_trained(place), _claimed(claim))
-    numbers = [_gain(comparison, bound, claim) for comparison in chosen]
+    numbers = [_as_published(_gain(comparison, bound, claim)) for comparison in chosen]
     return conclude("proxy", numbers, agreed=agreed, proxy=_data(chosen))
+
+
+def _as_published(number: Number) -> Number:
+    """Open where the interval allows the loss that is published for as many tokens."""
+    if number.stand != "against" or number.published is None:
+        return number
+    if above(number.interval, number.published) == "against":
+        return number
+    published = signed(number.published)
+    note = f"{number.note}; it may be no more than the published {published} points"
+    return replace(number, stand="open", note=note)
 
 
 def _not_trained(place: str) -> str:
@@ -180,9 +191,15 @@ def _is_trained(case: CaseTrials) -> bool:
 
 def better_trade(claim: Claim, material: Material) -> Part:
     """At 1/2 and 3/4, against the baseline and every plain model as cheap."""
-    chosen = nearest(material.trained(HALFWAY, THREE_QUARTERS), claim)
+    at_place = {
+        name: nearest(material.trained(place), claim)
+        for name, place in (("1/2", HALFWAY), ("3/4", THREE_QUARTERS))
+    }
+    chosen = [comparison for found in at_place.values() for comparison in found]
+    untrained = " or ".join(name for name, found in at_place.items() if not found)
+    missing = _not_trained(untrained) if untrained else ""
     if not chosen:
-        return Part("proxy", "not measured", _not_trained("1/2 or 3/4"))
+        return Part("proxy", "not measured", missing)
     plain = [
         case
         for group in material.groups({"fit"})
@@ -191,7 +208,9 @@ def better_trade(claim: Claim, material: Material) -> Part:
     ]
     numbers = [_trade(comparison, plain) for comparison in chosen]
     agreed = "at 1/2 and 3/4, nothing is lost beside a plain model of more compute"
-    return conclude("proxy", numbers, agreed=agreed, proxy=_data(chosen))
+    return conclude(
+        "proxy", numbers, agreed=agreed, missing=missing, proxy=_data(chosen)
+    )
 
 
 def _trade(comparison: Comparison, plain: Sequence[CaseTrials]) -> Number:

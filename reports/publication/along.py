@@ -1,13 +1,15 @@
 """Charts of values along an axis of numbers: a place, a number of tokens, a cost."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from textwrap import fill
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from tlbench.models.publication import MISPRINT_MARK
 from tlbench.reports.drawing import (
@@ -148,7 +150,9 @@ class _Looks:
         self._colours = {s: SERIES[i % len(SERIES)] for i, s in enumerate(series)}
         self._markers = {k: MARKERS[i % len(MARKERS)] for i, k in enumerate(kinds)}
         self._origins = {point.is_own for point in points}
-        self._has_lines_across = len(placed) < len(points)
+        across = [point for point in points if point.x is None]
+        self._across_origins = {point.is_own for point in across}
+        self._has_bands = any(point.y.has_interval for point in across)
 
     def draw(self, axes: Axes, points: Sequence[Point]) -> None:
         if self._along.is_joined:
@@ -190,16 +194,24 @@ class _Looks:
             at = (point.x.value, point.y.value)
             axes.annotate(MISPRINT_MARK, at, (7, 2), textcoords="offset points")
 
-    def samples(self) -> list[Line2D]:
+    def samples(self) -> list[Artist]:
         """The lines of the legend."""
         series = [
             Line2D([], [], color=colour, linewidth=4, label=name)
             for name, colour in self._colours.items()
         ]
         kinds = [sample(name, marker=m) for name, m in self._markers.items() if name]
-        line = Line2D([], [], color=MUTED, label=self._along.across)
-        across = [line] if self._has_lines_across else []
-        return [*series, *across, *kinds, *origin_samples(self._origins)]
+        return [*series, *self._across(), *kinds, *origin_samples(self._origins)]
+
+    def _across(self) -> Iterator[Artist]:
+        """Of the lines across, by whether they are own, and of their bands."""
+        for is_own, words in ((True, "own"), (False, "published")):
+            if is_own in self._across_origins:
+                colour, dashes = _line_look(is_own)
+                label = f"{self._along.across}, {words}"
+                yield Line2D([], [], color=colour, linestyle=dashes, label=label)
+        if self._has_bands:
+            yield Patch(color=MUTED, alpha=0.15, label="its interval")
 
 
 def _x(point: Point) -> float | None:
@@ -212,10 +224,15 @@ def _places(cells: Iterable[Sequence[Point]]) -> list[float]:
     return sorted({place for place in places if place is not None})
 
 
+def _line_look(is_own: bool) -> tuple[str, Any]:
+    """Colour and dashes of a line across."""
+    return (INK, OWN_DASHES) if is_own else (MUTED, PUBLISHED_DASHES)
+
+
 def _draw_across(axes: Axes, place: int, point: Point) -> None:
     """A line across the axes, and a band for its interval or reading error."""
     assert point.y.value is not None
-    colour, dashes = (INK, OWN_DASHES) if point.is_own else (MUTED, PUBLISHED_DASHES)
+    colour, dashes = _line_look(point.is_own)
     line = axes.axhline(point.y.value, color=colour, linestyle=dashes, linewidth=1.2)
     mark(line, f"across-{origin(point.is_own)}", place)
     if point.y.has_interval:

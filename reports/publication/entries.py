@@ -1,15 +1,18 @@
 """What a figure of the publication is made of: models, printed values and own cases."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tlbench.reports.cases import CaseTrials, Summary
 from tlbench.reports.cells import Cell, missing, quantity_cell
 from tlbench.reports.quantities import Quantity
-from tlbench.suites.model_spec import ModelSpec
+from tlbench.suites.model_spec import GlobalPool, ModelSpec
 from tlbench.suites.names import model_name, parse_model
 from tlbench.suites.published import PublishedResult
+
+Printed = tuple[str | None, GlobalPool | None]
+"""A published model: under which name ours find it, and how it pools its tokens."""
 
 
 @dataclass(frozen=True)
@@ -114,28 +117,43 @@ def row_name(row: PublishedResult) -> str | None:
 def make_entries(
     rows: Iterable[PublishedResult], cases: Sequence[CaseTrials]
 ) -> list[Entry]:
-    """One for every row and own model of it, then one for what is not published."""
+    """One for every row and own model of it, then one for what is not published.
+
+    Where one model is printed with a class token and without, each of ours belongs to
+    the row that has what it has.
+    """
     own: dict[str, list[CaseTrials]] = defaultdict(list)
     for case in cases:
         own[case.model].append(case)
-    names = {model: published_name(found[0].case.model) for model, found in own.items()}
+    specs = {model: found[0].case.model for model, found in own.items()}
     listed = list(rows)
+    printed = {_printed(row) for row in listed}
+    entries = [entry for row in listed for entry in _of_row(row, own, specs, printed)]
     known = {row_name(row) for row in listed}
-    return [entry for row in listed for entry in _of_row(row, own, names)] + [
+    return entries + [
         _own_entry(model, None, found)
         for model, found in own.items()
-        if names[model] not in known
+        if published_name(specs[model]) not in known
     ]
 
 
+def _printed(row: PublishedResult) -> Printed:
+    spec = None if row.model is None else parse_model(row.model)
+    return row_name(row), None if spec is None else spec.global_pool
+
+
 def _of_row(
-    row: PublishedResult, own: dict[str, list[CaseTrials]], names: dict[str, str]
+    row: PublishedResult,
+    own: Mapping[str, Sequence[CaseTrials]],
+    specs: Mapping[str, ModelSpec],
+    printed: Collection[Printed],
 ) -> list[Entry]:
-    wanted = row_name(row)
+    name, pool = _printed(row)
     found = [
         _own_entry(model, row, own[model])
-        for model, name in names.items()
-        if name == wanted
+        for model, spec in specs.items()
+        if published_name(spec) == name
+        and (spec.global_pool == pool or (name, spec.global_pool) not in printed)
     ]
     if found:
         return found

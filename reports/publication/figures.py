@@ -35,12 +35,8 @@ from tlbench.suites.published import PublishedResult, Source, published_in
 MAX_PANELS = 6
 """Quantities that a chart shows."""
 READING_NOTE = (
-    "Filled: own, the median over the trials with its 95 % interval, or counted."
-    " Hollow: published, of other data and other machines; with a bar where it was read"
-    " off a figure, as far as the reading may err. GFLOPS of both are multiply-adds and"
-    f" half of all other operations. {MISPRINT_MARK}: cannot be right as it is printed,"
-    " or contradicts another table; the reason is behind it in the table. What a chart"
-    " has no room for is in the table."
+    "Filled: own, with its 95 % interval. Hollow: published, of other data and other"
+    f" machines. {MISPRINT_MARK}: a misprint, told in the table. More under Method."
 )
 
 

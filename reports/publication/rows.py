@@ -1,5 +1,6 @@
 """Charts with a row for each model and an axes for each quantity."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from textwrap import fill
@@ -77,7 +78,7 @@ class Rows:
         for axes, panel in zip(line, band.panels, strict=True):
             for y, entry in enumerate(band.entries):
                 _draw_row(axes, y, panel, entry)
-            name_rows(axes, [self.name(entry) for entry in band.entries], "")
+            name_rows(axes, told_apart([self.name(e) for e in band.entries]), "")
             axes.grid(visible=True, axis="y")  # from each name to its points
             axes.set_title(fill(panel.heading, TITLE_CHARACTERS))
             _scale(axes, [v for e in band.entries for v in panel.values(e)])
@@ -85,6 +86,17 @@ class Rows:
             axes.tick_params(labelleft=False)
         if band.family:
             line[0].set_title(f"{band.family}\n{line[0].get_title(loc='left')}")
+
+
+def told_apart(names: Sequence[str]) -> list[str]:
+    """Names that the publication prints more than once, numbered in its order."""
+    counts: Counter[str] = Counter()
+    told = []
+    for name in names:
+        counts[name] += 1
+        is_repeated = names.count(name) > 1
+        told.append(f"{name} ({counts[name]})" if is_repeated else name)
+    return told
 
 
 def _that_have_values(panels: Sequence[Panel], entries: Sequence[Entry]) -> list[Panel]:
@@ -142,7 +154,8 @@ def _write_value(
 
 def _scale(axes: Axes, values: Sequence[Value]) -> None:
     """Few ticks, and room for the numbers behind the points."""
-    axes.xaxis.set_major_locator(MaxNLocator(4))
+    # The last tick would touch the first one of the next axes.
+    axes.xaxis.set_major_locator(MaxNLocator(4, prune="upper"))
     scale_axis(axes, "x", [end for value in values for end in (value.low, value.high)])
     to_line = axes.xaxis.get_transform()
     low, high = to_line.transform(axes.get_xlim())
@@ -152,3 +165,4 @@ def _scale(axes: Axes, values: Sequence[Value]) -> None:
         first, last = axes.get_xlim()
         subs = (1.0,) if last > 100 * first else (1.0, 3.0)
         axes.xaxis.set_major_locator(LogLocator(subs=subs))
+        axes.set_xlabel("logarithmic axis")

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from tlbench.reports.cells import Cell, Row, Table
 from tlbench.reports.publication.entries import Entry, Panel, Value
+from tlbench.suites.published import PublishedResult, published_in
 
 
 def figure_table(entries: Sequence[Entry], panels: Sequence[Panel]) -> Table:
@@ -36,16 +37,26 @@ def _columns(panel: Panel) -> Iterator[tuple[str, Callable[[Entry], Value]]]:
         yield heading, panel.published
 
 
+def _label(row: PublishedResult) -> str:
+    """What it is published as, told apart from others of its table called so."""
+    alike = [other for other in published_in(row.source) if other.label == row.label]
+    if len(alike) == 1:
+        return row.label
+    if row.views is not None:
+        return f"{row.label}, views: {row.views}"
+    return f"{row.label} ({alike.index(row) + 1})"
+
+
 def _names(entry: Entry) -> tuple[Cell, Cell]:
     if entry.row is None:
         label = Cell("not published", key="", is_number=False)
     else:
         source = entry.row.source
         label = Cell(
-            entry.row.label,
+            _label(entry.row),
             source.name,
             source.about,
-            key=entry.row.label,
+            key=_label(entry.row),
             is_number=False,
         )
     hint = "" if entry.cases else "no case of this report"

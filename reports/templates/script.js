@@ -180,7 +180,7 @@ function applyFilter() {
   for (const row of rows) row.hidden = !isShown(row);
   const count = rows.filter((row) => !row.hidden).length;
   document.getElementById("shown").textContent =
-    count === rows.length ? `${count} cases` : `${count} of ${rows.length} cases`;
+    (count === rows.length ? "" : `${count} of `) + (rows.length === 1 ? "1 case" : `${rows.length} cases`);
 }
 
 function showFilter() {

@@ -121,6 +121,7 @@ def driver() -> Iterator[Chrome]:
     logging = {"browser": "ALL", "performance": "ALL"}
     options.set_capability("goog:loggingPrefs", logging)
     driver = Chrome(options=options, service=ChromeService(CHROMEDRIVER))
+    driver.set_script_timeout(120)  # axe looks at each element for milliseconds
     yield driver
     driver.quit()
 
@@ -317,7 +318,8 @@ def test_axe_finds_nothing_serious(browser: Chrome, scheme: str, width: int) -> 
     axe = files("axe_core_python").joinpath("axe.min.js").read_text()
     browser.execute_script(axe)
     found = browser.execute_async_script(
-        "const done = arguments[0]; axe.run().then(done)"
+        # Of each rule that holds one element is enough: all were megabytes.
+        "const done = arguments[0]; axe.run({resultTypes: ['violations']}).then(done)"
     )
     assert len(found["passes"]) > 20
     bad = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
@@ -361,6 +363,23 @@ def test_a_link_to_a_trial_opens_what_hides_it(browser: Chrome, report: Path) ->
     assert browser.find_element(By.ID, "trial-1").is_displayed()
 
 
+BROKEN_WORDS = """
+const broken = [];
+for (const cell of document.querySelectorAll("table :is(th, td):not(:first-child)")) {
+  const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    for (const word of texts.currentNode.data.matchAll(/[a-z]+/gi)) {
+      const range = document.createRange();
+      range.setStart(texts.currentNode, word.index);
+      range.setEnd(texts.currentNode, word.index + word[0].length);
+      if (range.getClientRects().length > 1) broken.push(word[0]);
+    }
+  }
+}
+return broken;
+"""
+
+
 def test_paper_has_light_colours_no_controls_and_nothing_cut(browser: Chrome) -> None:
     features = [{"name": "prefers-color-scheme", "value": "dark"}]
     a4_at_96_dpi = 794
@@ -374,6 +393,9 @@ def test_paper_has_light_colours_no_controls_and_nothing_cut(browser: Chrome) ->
             assert not browser.find_element(By.CSS_SELECTOR, control).is_displayed()
         width = evaluate(browser, "document.documentElement.scrollWidth")
         assert width <= a4_at_96_dpi
+        assert browser.execute_script(BROKEN_WORDS) == []
+        heading = browser.find_element(By.CSS_SELECTOR, "th button")
+        assert heading.value_of_css_property("display") == "contents"
         pdf = browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})
         assert b64decode(pdf["data"]).startswith(b"%PDF")
     finally:

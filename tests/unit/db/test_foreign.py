@@ -260,6 +260,11 @@ def test_file_of_another_tool_is_refused() -> None:
         read_foreign(INFER, "optimum-benchmark")
 
 
+def test_file_of_which_no_trial_comes_is_refused(write: Callable[[str], Path]) -> None:
+    with pytest.raises(StoreError, match="no row of it has a result or an error"):
+        read_foreign(write("model,error\nvit_base_patch16_224,\n"))
+
+
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="nowhere: No such file"):
         read_foreign(tmp_path / "nowhere")

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from support.machine import MACHINE
-from tlbench.cli import main
+from tlbench.cli import app, main
 from tlbench.db import upkeep
 from tlbench.db.merge import merge
 from tlbench.db.store import ResultStore
@@ -269,6 +269,21 @@ def test_sources_are_only_read(source: ResultStore, create: Create) -> None:
     with ResultStore.open(source.location, read_only=True) as reader:
         merge(reader, create("target"))
     assert content(source) == before
+
+
+def test_what_came_is_counted_in_words(
+    create: Create,
+    begin: Begin,
+    add: Add,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = create("one")
+    add(source, begin(source), 0, FULL)
+    words = ["db", "merge", source.location, "--db", str(tmp_path / "all.db")]
+    app(words, standalone_mode=False)
+    told = "1 run, 1 of them new; 1 new trial, 0 new calibrations"
+    assert capsys.readouterr().out == f"{source.location}: {told}\n"
 
 
 def test_a_missing_source_is_not_one_that_a_run_would_make(

@@ -143,6 +143,7 @@ def test_values_stand_beside_their_trials(session: Session) -> None:
         ("run=9", "no stored trial has run=9; there are 1, 2, 3$"),
         ("run=1 model~TL", "no stored trial has model~TL; there are ViT-Ti/16$"),
         ("gpu=A100", "has gpu=A100; there are none, NVIDIA H100 80GB HBM3"),
+        ("mfu>0.5", "no stored trial has mfu>0.5; there is no value of it$"),
         (f"{SPEED}>5K", f"has {SPEED}>5K; there are values from 10 to 1500$"),
         ("since=1min", "has since=1min; there are trials from 2026-01-02 .* to 2026"),
         ("mode=fit mode=train", "has mode=fit or mode=train; there are infer$"),

@@ -260,7 +260,7 @@ def test_a_builder_s_model_is_counted_and_nothing_more() -> None:
 
 def test_published_gflops_stand_beside_ours() -> None:
     (row,) = published_costs(parse_model("ViT-B/16@384"))
-    assert (row.source, row.label) == ("TokenLearner T1", "ViT B/16")
+    assert (row.source, row.label) == ("TokenLearner, table 1", "ViT B/16")
     assert (row.published_gflops, row.verdict) == (55.6, "agrees")
     assert row.gflops == pytest.approx(55.63, abs=0.005)  # half of what XLA counts
     assert row.ratio == pytest.approx(55.63 / 55.6, abs=1e-4)
@@ -281,12 +281,13 @@ def test_published_parameters_are_checked(monkeypatch: pytest.MonkeyPatch) -> No
     spec = parse_model("ViT-L/8[24+11]@512+TL16v1@18")  # T3 alone, without GFLOPS
     check = certify(spec, 1000, on_real_tensors=False).check("published")
     assert (check.outcome, check.finding) == ("ok", "as many parameters as printed")
-    other = [PublishedParams("TokenLearner T3", 460, 461.2)]
+    other = [PublishedParams("TokenLearner, table 3", 460, 461.2)]
     monkeypatch.setattr(module, "published_params", lambda _: other)
     check = certify(spec, 1000, on_real_tensors=False).check("published")
     assert (check.outcome, check.finding) == (
         "fails",
-        "TokenLearner T3 prints 460 million parameters, and 461.20 million are counted",
+        "TokenLearner, table 3 prints 460 million parameters, and 461.20 million are"
+        " counted",
     )
 
 
@@ -310,7 +311,7 @@ def test_a_number_that_is_not_ours_fails(monkeypatch: pytest.MonkeyPatch) -> Non
     )
     assert (check.outcome, check.finding) == (
         "fails",
-        "TokenLearner T1 prints 55.6 GFLOPS, and 56.00 are counted in its way",
+        "TokenLearner, table 1 prints 55.6 GFLOPS, and 56.00 are counted in its way",
     )
 
 

@@ -240,6 +240,16 @@ def test_a_pipe_is_wide_enough_for_whole_lines(
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
+def test_a_narrow_table_breaks_words_and_leaves_none_out() -> None:
+    console = Console(file=io.StringIO(), width=16, highlight=False)
+    row = ("overhead", "2026-11-23 05:41")
+    console.print(make_table(("suite", "started"), [row]))
+    lines = shown(console)
+    assert max(map(len, lines)) <= 16
+    told = sorted("".join(lines).replace(" ", ""))
+    assert told == sorted("".join(("suite", "started", *row)).replace(" ", ""))
+
+
 def test_numbers_stand_to_the_right_and_words_to_the_left() -> None:
     console = pipe()
     console.print(make_table(("name", "count"), [("a[b]c", "7"), ("d", "1,000")]))

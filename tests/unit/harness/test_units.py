@@ -6,6 +6,13 @@ GIB = 1024**3
 
 
 @pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 trials"), (1, "1 trial"), (1442, "1,442 trials")]
+)
+def test_one_thing_is_no_several(number: int, text: str) -> None:
+    assert units.format_counted(number, "trial") == text
+
+
+@pytest.mark.parametrize(
     ("value", "text"),
     [
         (0, "0"),

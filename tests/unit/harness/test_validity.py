@@ -152,9 +152,10 @@ def test_every_state_but_flat_has_its_words() -> None:
     ("steps", "min_steps", "validity", "doubt"),
     [
         (10, 6, "valid", None),
-        (9, 6, "suspect", "9 steps are too few for an interval of their median"),
-        (9, 10, "invalid", "9 steps were timed, and 10 asked for"),
-        (3, 4, "invalid", "3 steps were timed, and 4 asked for"),
+        (9, 6, "suspect", "9 steps are too few for an interval of the median"),
+        (9, 10, "invalid", "9 steps timed, and 10 asked for"),
+        (3, 4, "invalid", "3 steps timed, and 4 asked for"),
+        (1, 1, "suspect", "1 step is too few for an interval of the median"),
     ],
 )
 def test_too_few_steps(

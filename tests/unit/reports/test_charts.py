@@ -90,8 +90,9 @@ def test_bars_of_memory_are_as_long_as_what_they_show(
             assert max(bars[case.label].xs) == pytest.approx(expected, rel=1e-5)
 
 
-def test_numbers_stand_right_of_their_bars_and_inside_the_picture(
-    run: RunBuilder,
+@pytest.mark.parametrize(("kind", "least"), [("bar", 30), ("point", 1)])
+def test_numbers_stand_right_of_their_marks_and_inside_the_picture(
+    run: RunBuilder, kind: str, least: int
 ) -> None:
     for batch_size in range(1, MAX_ROWS + 1):
         case = Case(
@@ -100,18 +101,36 @@ def test_numbers_stand_right_of_their_bars_and_inside_the_picture(
             batch_size=batch_size,
             attention="math" if batch_size % 2 else "auto",
         )
-        speeds = [1234.5 * batch_size * factor for factor in (0.98, 1, 1.02)]
+        speed = 1234.5 * (least + batch_size - 1)
+        speeds = [speed * factor for factor in (0.98, 1, 1.02)]
         run.add(case, timed(speeds, 1e9))
     picture = Picture(charts(run)["throughput"])
     width = WIDTH_INCHES * 72
     numbers = [(place, text) for place, text in picture.written() if "n=3" in text]
     assert len(numbers) == MAX_ROWS
-    bars = picture.marks("bar")
-    for bar, ((x, _), text) in zip(bars, numbers, strict=True):
-        right = max(x for x, _ in bar.points)
+    marks = picture.marks(kind)
+    for found, ((x, _), text) in zip(marks, numbers, strict=True):
+        right = max(x for x, _ in found.points)
         assert right < x
         # A figure of the widest of the page's fonts is 0.64 of its height.
         assert x + 0.64 * 9 * len(text) < width
+
+
+@pytest.mark.parametrize(("ratio", "kind"), [(19.0, "bar"), (600.0, "point")])
+def test_values_far_apart_are_points_on_a_logarithmic_axis(
+    run: RunBuilder, ratio: float, kind: str
+) -> None:
+    speeds = {2: 0.02, 1: 0.02 * ratio}
+    for place, speed in speeds.items():
+        case = Case(model=model(place=place), mode="infer")
+        run.add(case, timed([speed, 1.01 * speed, 0.99 * speed], 1e9))
+    picture = Picture(charts(run)["throughput"])
+    assert ("logarithmic axis" in picture.texts) == (kind == "point")
+    read = [max(found.xs) for found in picture.marks(kind)]
+    assert read == pytest.approx([*speeds.values()], rel=1e-4)
+    intervals = [found.xs for found in picture.marks("interval")]
+    for ends, speed in zip(intervals, speeds.values(), strict=True):
+        assert min(ends) < speed < max(ends)
 
 
 def test_memory_is_shown_in_mebibytes(smoke_charts: Charts) -> None:
@@ -264,7 +283,7 @@ def test_a_long_run_is_cut_and_says_so(run: RunBuilder) -> None:
     chart = charts(run)["throughput"]
     assert isinstance(chart, Chart)
     assert "9.000, n=1" in texts(chart)  # the other panel is there
-    assert "4 more rows are in the table" in chart.note  # of 28
+    assert "The table has 4 more rows." in chart.note  # of 28
 
 
 def test_drawing_leaves_the_settings_of_matplotlib_alone(run: RunBuilder) -> None:

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from support.report_run import RunBuilder, model
+from tlbench.cli import app
 from tlbench.db.store import ResultStore
 from tlbench.errors import ReportError
 from tlbench.reports.cases import gather
@@ -12,7 +14,12 @@ from tlbench.reports.chart_files import ChartFolder, write_charts
 from tlbench.reports.claims.judge import judge
 from tlbench.reports.compare import comparisons
 from tlbench.reports.drawing import Chart
-from tlbench.reports.files import check_destination, write_folder, write_whole
+from tlbench.reports.files import (
+    check_destination,
+    form_of,
+    write_folder,
+    write_whole,
+)
 from tlbench.reports.sections import Section, sections
 from tlbench.suites.spec import Case
 
@@ -37,6 +44,23 @@ def test_no_report_is_written_over_a_database(tmp_path: Path) -> None:
     ResultStore.open(str(file), create=True).close()
     with pytest.raises(ReportError, match=r"tlbench\.db is a database, and stays"):
         check_destination(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("a.html", "html"), ("a.MD", "markdown"), ("a", "html"), ("-", "html")],
+)
+def test_the_name_of_a_report_says_what_it_holds(name: str, form: str) -> None:
+    assert form_of(Path(name)) == form
+
+
+def test_a_report_of_another_kind_is_refused_before_a_run(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match=r"a\.pdf: no report is written as \.pdf"):
+        form_of(tmp_path / "a.pdf")
+    command = ["run", "smoke", "--report", str(tmp_path / "a.pdf")]
+    result = CliRunner().invoke(app, [*command, "--db", str(tmp_path / "t.db")])
+    assert isinstance(result.exception, ReportError)
+    assert not list(tmp_path.iterdir())
 
 
 def test_files_are_not_written_over_others_and_then_none_is(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_the_picture_names_break_and_change() -> None:
 def test_more_cases_than_panels_are_told() -> None:
     chart = history_chart([history()] * (MAX_PANELS + 2))
     assert isinstance(chart, Chart)
-    assert "2 more cases are in the table" in chart.note
+    assert "The table has 2 more cases." in chart.note
     assert len(drawn(chart)) == MAX_PANELS
     assert isinstance(history_chart([]), NoChart)
 

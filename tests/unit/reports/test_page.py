@@ -15,13 +15,15 @@ from support.machine import MACHINE
 from support.report_run import RunBuilder, model, smoke_run, timed
 from tlbench.db.store import ResultStore
 from tlbench.errors import ReportError, StoreError
-from tlbench.reports.cases import Names
+from tlbench.reports.cases import Names, gather
 from tlbench.reports.contents import PLACES
-from tlbench.reports.drawing import SERIES
+from tlbench.reports.drawing import SERIES, NoChart
 from tlbench.reports.page import render, write_report
 from tlbench.reports.publication.figures import FIGURES
+from tlbench.reports.sections import sections
 from tlbench.result import Metric, TrialResult
 from tlbench.suites.model_spec import BuilderSpec
+from tlbench.suites.names import parse_model
 from tlbench.suites.spec import Case, Suite, Trial
 
 ATTACK = "<script>alert(1)</script>"
@@ -397,3 +399,13 @@ def test_report_of_a_run_that_is_not_there_names_those_that_are(
     ):
         write_report(session, [7], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_without_training_no_empty_picture_of_accuracy_comes_first(
+    run: RunBuilder,
+) -> None:
+    case = Case(model=parse_model("ViT-B/16"), mode="infer")
+    run.add(case, [{"throughput_samples_per_s": 2.0}])
+    told = {s.name: s for s in sections(gather([run.record], run.trials), [], [], {})}
+    assert "accuracy" not in told
+    assert isinstance(told["training"].chart, NoChart)

@@ -40,7 +40,7 @@ def test_each_case_has_a_curve_up_to_a_limit_that_is_told(run: RunBuilder) -> No
     cases = gather([run.record], run.trials)
     chart = training_chart(cases, run.curves, Palette(cases))
     assert len(Picture(chart).marks("curve")) == MAX_CURVES
-    assert "2 more cases are in the table" in getattr(chart, "note", "")
+    assert "The table has 2 more cases." in getattr(chart, "note", "")
 
 
 def test_long_curves_are_averaged_over_neighbours() -> None:

@@ -318,9 +318,9 @@ def test_rows_say_how_good_or_how_large_a_model_is(result: PublishedResult) -> N
 def test_rows_of_a_model_are_found_by_its_name() -> None:
     found = [(r.source.name, r.gflops) for r in published_for("ViT-L/16@512+TL16v1@12")]
     assert found == [
-        ("TokenLearner T2", 178.1),
-        ("TokenLearner T4", 184.6),
-        ("TokenLearner T5", 184.6),
+        ("TokenLearner, table 2", 178.1),
+        ("TokenLearner, table 4", 184.6),
+        ("TokenLearner, table 5", 184.6),
     ]
     assert published_for("ViT-Ti/16") == ()
 

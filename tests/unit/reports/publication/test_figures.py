@@ -154,6 +154,15 @@ def test_the_base_is_a_line_across(run: RunBuilder) -> None:
     assert own.ys == approx([100.5, 100.5])  # median of 100 and 101
 
 
+def test_the_legend_names_lines_across_and_their_bands(run: RunBuilder) -> None:
+    add(run, FULL_PLACEMENT, "infer", throughput_samples_per_s=2.0)
+    chart = figures(run)["place"].chart()
+    assert isinstance(chart, Chart)
+    for words in ("without TokenLearner, own", "without TokenLearner, published"):
+        assert words in chart.svg
+    assert "its interval" in chart.svg
+
+
 def test_own_values_stand_where_they_were_measured(run: RunBuilder) -> None:
     for place, speed in ((0, 400.0), (3, 300.0), (6, 200.0), (9, 120.0)):
         names = [f"ViT-B/16+TL8v1@{place}"]
@@ -237,6 +246,44 @@ def test_rows_of_video_stand_at_their_gflops_and_scores(run: RunBuilder) -> None
     assert top1 == approx([row.top1_percent for row in published_in(T6)])
     own = Picture(chart).by_row("own", panel=0)
     assert own["ViViT-L/16x2+TL16v1@12"].xs == pytest.approx([765.9], abs=0.1)
+
+
+def test_own_values_stand_in_the_row_that_pools_alike(run: RunBuilder) -> None:
+    """Table 6 has ViViT-L/16x2 twice: quoted with a class token, and trained anew."""
+    add(run, ["ViViT-L/16x2", "ViViT-L/16x2+TL16v1@12"])
+    with_mean = rows(figures(run)["video"])
+    own = [row["published as"] for row in with_mean if row["model"] == "ViViT-L/16x2"]
+    assert len(own) == 1
+    assert "quoted" not in own[0]
+
+
+def test_an_own_model_stands_in_the_only_row_there_is(run: RunBuilder) -> None:
+    """Table 7 prints it with a class token alone."""
+    add(run, ["ViViT-L/16x2", "ViViT-L/16x2+TL16v1@12"])
+    assert any(row["model"] == "ViViT-L/16x2" for row in rows(figures(run)["views"]))
+
+
+def test_models_that_are_printed_twice_are_numbered(run: RunBuilder) -> None:
+    add(run, ["ViViT-L/16x2", "ViViT-L/16x2+TL16v1@12"])
+    named = Picture(figures(run)["clips"].chart()).by_row("published", panel=0)
+    assert named["I3D (1)"].xs == approx([32.9])
+    assert named["I3D (2)"].xs == approx([35.5])
+    assert "MViT" in named
+
+
+def test_rows_of_one_label_are_told_apart_in_the_table(run: RunBuilder) -> None:
+    add(run, ["ViViT-L/16x2", "ViViT-L/16x2+TL16v1@12"])
+    drawn = figures(run)
+    for name in ("clips", "views"):
+        shown = [
+            (row.cells[1].text, row.cells[1].detail) for row in drawn[name].table().rows
+        ]
+        assert len(shown) == len(set(shown))
+    labels = {row["published as"] for row in rows(drawn["clips"])}
+    assert {"I3D (1)", "I3D (2)", "I3D"} <= labels  # the last of AViD
+    assert "Swin-L (384), views: 50" in {
+        row["published as"] for row in rows(drawn["views"])
+    }
 
 
 def test_the_time_of_a_video_is_that_of_its_views(run: RunBuilder) -> None:
