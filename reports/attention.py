@@ -6,7 +6,7 @@ M samples, T time steps, S maps, h and w the sides of their grid, P pixels along
 of a kept picture.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,6 +22,7 @@ from tlbench.reports.cases import CaseTrials
 from tlbench.reports.cells import Row, Table, quantity_cell, word
 from tlbench.reports.drawing import SERIES, Chart, NoChart, draw, mark
 from tlbench.reports.quantities import MAPS
+from tlbench.units import format_number
 
 MAX_IMAGES, MAX_IMAGE_MAPS = 3, 8
 """Samples and maps that are drawn of a case with images."""
@@ -34,6 +35,8 @@ PITCH = TILE + GAP
 HEAT = 0.6
 """Share of the colour that says how much a map weighs; the rest is the picture."""
 NAME_LENGTH = 28
+TINY = 1e-7
+"""Less than any weight but 0 that the file can hold."""
 
 MAPS_NOTE = (
     "Entropy: 1 where a map weighs all positions alike, 0 where it has a single one."
@@ -243,14 +246,14 @@ def overlay(picture: Pixels, weights: NDArray[np.float16], covered: float) -> Pi
     So a map that weighs all positions alike is bright everywhere, and does not look as
     if it chose.
     """
-    largest = max(float(weights.max()), np.finfo(np.float16).tiny)
+    largest = max(float(weights.max()), TINY)
     relative = weights.astype(np.float64) / largest
     height, width = weights.shape
     relative = relative[_cells(height, covered)][:, _cells(width, covered)]
     colours = mpl.colormaps["viridis"](relative)[..., :3]
     colours[_beyond(covered)] = colours[:, _beyond(covered)] = 0
     grey = tile(picture).mean(-1, keepdims=True) / 255
-    mixed = HEAT * colours + (1 - HEAT) * grey
+    mixed: NDArray[np.float64] = HEAT * colours + (1 - HEAT) * grey
     return (255 * mixed).round().astype(np.uint8)
 
 
@@ -277,6 +280,7 @@ def _paint(axes: Axes, grid: Grid) -> None:
     centre = TILE / PITCH / 2
     axes.set_xticks([column + centre for column in range(columns)], grid.columns)
     axes.set_yticks([row + centre for row in range(rows)], grid.rows)
+    axes.set_anchor("W")
     axes.xaxis.tick_top()
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
@@ -309,21 +313,11 @@ def _any_places(grids: Sequence[Grid]) -> bool:
 
 def _seen(grid: Grid) -> str:
     """What the numbers of the trial say of its pictures."""
-    return " ".join(_sentences(grid))
-
-
-def _sentences(grid: Grid) -> Iterator[str]:
-    metrics = grid.trial.metrics
-    spread, varies = metrics.get("map_entropy"), metrics.get("map_variation")
-    gain = metrics.get("map_gain_best")
-    subject = f"Trial {grid.trial.id}: entropy"
-    if spread is None:
-        return
-    sentence = f"{subject} {MAPS['map_entropy'].text(spread)}"
-    if varies is not None:
-        share = MAPS["map_variation"].text(varies)
-        sentence += f", {share} of a map's weight lies elsewhere for another input"
-    if gain is not None:
-        share = MAPS["map_gain_best"].text(gain)
-        sentence += f", the nearest map goes {share} of the object's way"
-    yield f"{sentence}."
+    told = (
+        ("map_entropy", "entropy {}"),
+        ("map_variation", "{} of a map's weight lies elsewhere for another input"),
+        ("map_gain_best", "the nearest map goes {} of the object's way"),
+    )
+    values = [(grid.trial.metrics.get(name), words) for name, words in told]
+    parts = [words.format(format_number(v, 2)) for v, words in values if v is not None]
+    return f"Trial {grid.trial.id}: {', '.join(parts)}." if parts else ""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, unflatten
 
 from tlbench.data import Dataset, Held, SplitName, hold
 from tlbench.data.epochs import view_batches
@@ -106,8 +106,11 @@ def _in_grids(maps: Tensor, batch_size: int) -> Tensor:
     positions = maps.shape[-1]
     side = math.isqrt(positions)
     if side * side != positions or len(maps) % batch_size:
-        raise ValueError(f"{NO_GRID}: {positions} in {len(maps) / batch_size:g} steps of time")
-    return maps.unflatten(0, (batch_size, -1)).unflatten(-1, (side, side))
+        raise ValueError(
+            f"{NO_GRID}: {positions} in {len(maps) / batch_size:g} steps of time"
+        )
+    steps = unflatten(maps, 0, (batch_size, -1))
+    return unflatten(steps, 3, (side, side))
 
 
 # ---------------------------------------------------------------- a trial
@@ -282,7 +285,8 @@ def variation(shares: Tensor) -> float:
     samples = len(shares)
     of_map = shares.flatten(1, 2).transpose(0, 1).contiguous()  # [T * S, M, N]
     apart = torch.cdist(of_map, of_map, p=1).sum((1, 2)) / 2
-    return (apart.mean() / (samples * (samples - 1))).item()
+    mean: float = (apart.mean() / (samples * (samples - 1))).item()
+    return mean
 
 
 def centres(maps: Tensor, covered: float = 1.0) -> Tensor:
@@ -322,7 +326,7 @@ def _path_metrics(maps: Tensor, positions: Tensor, covered: float) -> list[Metri
 
 
 def _distances(points: Tensor, others: Tensor) -> Tensor:
-    return (points - others).norm(dim=-1)
+    return torch.linalg.vector_norm(points - others, dim=-1)
 
 
 def _along(which: str, path: Tensor, positions: Tensor) -> list[Metric]:
@@ -354,7 +358,7 @@ def _positions(dataset: Dataset, case: Case, looked: _Looked) -> Tensor | None:
         return None  # they are of the whole frame
     steps, length = case.model.time_steps, video.tubelet_size
     frames = torch.stack([dataset.positions("eval", i) for i in looked.indices])
-    return frames[:, : steps * length].unflatten(1, (steps, length)).mean(2)
+    return unflatten(frames[:, : steps * length], 1, (steps, length)).mean(2)
 
 
 def _covered(case: Case) -> float:

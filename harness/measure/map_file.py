@@ -74,5 +74,5 @@ def read_maps(content: bytes) -> SavedMaps:
             labels=tuple(arrays["labels"].tolist()),
             answers=tuple(arrays["answers"].tolist()),
             covered=float(arrays["covered"]),
-            positions=arrays["positions"] if "positions" in arrays else None,
+            positions=arrays.get("positions"),
         )

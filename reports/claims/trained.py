@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 
-from tlbench.reports.cases import CaseTrials
+from tlbench.reports.cases import CaseTrials, has_accuracy
 from tlbench.reports.claims.counted import describe
 from tlbench.reports.claims.material import (
     HALFWAY,
@@ -27,11 +27,13 @@ from tlbench.reports.claims.records import (
 )
 from tlbench.reports.compare import ACCURACY, Comparison, differences
 from tlbench.reports.findings import describe_evidence, signed
-from tlbench.statistics import Difference
+from tlbench.reports.quantities import MAPS
+from tlbench.statistics import Difference, compare_difference
 from tlbench.suites.datasets import IMAGES
 from tlbench.suites.model_spec import ModelSpec
 from tlbench.suites.names import parse_model
 from tlbench.suites.published import Claim
+from tlbench.units import format_number
 
 ROUNDS_TO_NO_LOSS = -0.5
 """Points: a loss of less rounds to none."""
@@ -43,7 +45,11 @@ POINTS = ("five_shot_points",)
 
 PLACEMENT_COMMAND = "tlbench run placement --scale cpu"
 POOLING_COMMAND = "tlbench run pooling --scale cpu"
-NO_MAPS = "this version keeps no attention maps"
+ADAPTS = 0.1
+"""Share of a map's weight that has to lie elsewhere for another input."""
+FOLLOWS = 0.5
+"""Share of the object's way that the centre of a map has to go with it."""
+NO_MAPS = "no trained model with TokenLearner has its attention maps here"
 
 TOGETHER = ("C8", "C9", "C10", "C11", "C12")
 WITHOUT_LOSS = ("C10", "C12")
@@ -149,7 +155,7 @@ def _published_points(claim: Claim, spec: ModelSpec) -> float | None:
 
 def _data(compared: Sequence[Comparison]) -> str:
     """The data sets that were trained on, each once."""
-    return " and ".join(dict.fromkeys(c.other.case.data for c in compared))
+    return _names([comparison.other for comparison in compared])
 
 
 # ---------------------------------------------------------------- places, curves
@@ -246,18 +252,65 @@ def _no_dearer(
 
 
 def tokens_adapt(_: Claim, material: Material) -> Part:
-    """Accuracy beside unlearned ways to few tokens; it alone shows no adaptivity."""
-    numbers = [
+    """How the maps vary over inputs; accuracies alone show no adaptivity."""
+    looked = _with_maps(material, "map_variation")
+    beside = [
         replace(_gain(pair, 0.0), stand=None) for pair in _against_unlearned(material)
     ]
-    beside = "the accuracies beside unlearned ways to few tokens are shown, but"
-    if not numbers:
-        beside = (
-            "no unlearned way to few tokens was trained beside it"
+    if not looked:
+        shown = (
+            "the accuracies beside unlearned ways to few tokens are shown, but"
+            if beside
+            else "no unlearned way to few tokens was trained beside it"
             f" ({POOLING_COMMAND} does that), and"
         )
-    why = f"{beside} how the maps vary over images is not known: {NO_MAPS}"
-    return Part("proxy", "not measured", why, tuple(numbers))
+        why = f"{shown} how the maps vary over inputs is not known: {NO_MAPS}"
+        return Part("proxy", "not measured", why, tuple(beside))
+    numbers = [_level(case, "map_variation", ADAPTS) for case in looked]
+    agreed = (
+        f"over {ADAPTS:.0%} of a map's weight lies elsewhere for another input; of a"
+        " uniform split, none does"
+    )
+    proxy = _names(looked)
+    return conclude("proxy", [*numbers, *beside], agreed=agreed, proxy=proxy)
+
+
+def _with_maps(material: Material, metric: str) -> list[CaseTrials]:
+    """Cases of trained models on real data whose maps have that number."""
+    return [
+        case
+        for case in material.cases
+        if has_accuracy(case.case)
+        and case.case.data_info.has_meaning
+        and case.values(metric)
+    ]
+
+
+def _level(case: CaseTrials, metric: str, bound: float) -> Number:
+    """Whether a number of the maps lies above a bound, over the trials."""
+    values = case.values(metric)
+    beyond = compare_difference(dict.fromkeys(values, bound), values).interval
+    interval = beyond and (bound + beyond[0], bound + beyond[1])
+    stand = above(interval, bound)
+    note = f"more than {bound} is needed"
+    if interval is not None:
+        ends = " to ".join(format_number(end, digits=3) for end in interval)
+        note = f"95 % interval {ends}, {len(values)} trials, and {note}"
+    if stand == "open":
+        note += "; more repeats would settle it"
+    return Number(
+        f"{MAPS[metric].title} of the maps of {case.model} on {case.case.data},"
+        f" {describe_case(case)}",
+        own=case.summary(metric).value,
+        interval=interval,
+        stand=stand,
+        note=note,
+    )
+
+
+def _names(cases: Sequence[CaseTrials]) -> str:
+    """The data sets of the cases, each once."""
+    return " and ".join(dict.fromkeys(case.case.data for case in cases))
 
 
 def gains_by_adapting(claim: Claim, material: Material) -> Part:
@@ -326,9 +379,15 @@ def _no_clips() -> str:
     return f"this version trains on labelled images alone ({labelled}), not on clips"
 
 
-def maps_follow(_: Claim, __: Material) -> Part:
-    why = f"{NO_MAPS}, nor has it clips of which it knows where something moves"
-    return Part("proxy", "not measured", why)
+def maps_follow(_: Claim, material: Material) -> Part:
+    """Whether the nearest map goes along with an object whose place is known."""
+    looked = _with_maps(material, "map_gain_best")
+    if not looked:
+        why = f"{NO_MAPS} for clips of which it is known where something moves"
+        return Part("proxy", "not measured", why)
+    numbers = [_level(case, "map_gain_best", FOLLOWS) for case in looked]
+    agreed = f"the nearest map goes over {FOLLOWS:.0%} of the object's way, with it"
+    return conclude("proxy", numbers, agreed=agreed, proxy=_names(looked))
 
 
 # ---------------------------------------------------------------- together

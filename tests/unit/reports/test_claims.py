@@ -4,8 +4,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from support.report_run import RunBuilder
@@ -526,6 +528,54 @@ def test_adaptivity_is_never_concluded_from_accuracy_alone(run: RunBuilder) -> N
     found = part(judged(run)["C6"], "proxy")
     assert found.verdict == "not measured"
     assert [n.own for n in found.numbers] == pytest.approx([15.0, 25.0, 20.0])
+
+
+def looked_at(
+    run: RunBuilder, metric: str, values: Iterable[float], data: str = "digits"
+) -> None:
+    name = "ViT-Ti/4@28+TL8v1@6"
+    spec = parse_model(name if data == "digits" else "ViViT-Ti/4x2@32+TL8v1@6")
+    case = Case.model_validate({"mode": "fit", "data": data, "model": spec})
+    run.add(case, [{metric: value} for value in values])
+
+
+@pytest.mark.parametrize(
+    ("variations", "verdict"),
+    [
+        ((0.30, 0.32, 0.31), "reproduced, by proxy on digits"),
+        ((0.02, 0.03, 0.02), "contradicted, by proxy on digits"),
+        ((0.02, 0.30, 0.12), "not measured, by proxy on digits"),
+        ((0.30,), "not measured, by proxy on digits"),
+    ],
+)
+def test_adaptivity_is_judged_by_how_maps_vary_over_inputs(
+    run: RunBuilder, variations: tuple[float, ...], verdict: str
+) -> None:
+    looked_at(run, "map_variation", variations)
+    assert part(judged(run)["C6"], "proxy").verdict_words == verdict
+
+
+def test_how_far_maps_vary_has_the_interval_of_student(run: RunBuilder) -> None:
+    values = (0.30, 0.32, 0.37)
+    looked_at(run, "map_variation", values)
+    (number,) = part(judged(run)["C6"], "proxy").numbers
+    low, high = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
+    assert number.interval == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize(
+    ("gains", "verdict"),
+    [
+        ((0.8, 0.82, 0.81), "reproduced"),
+        ((0.1, 0.12, 0.11), "contradicted"),
+        ((-0.1, 0.9, 0.5), "not measured"),
+    ],
+)
+def test_following_is_judged_by_how_far_the_nearest_map_goes(
+    run: RunBuilder, gains: tuple[float, ...], verdict: str
+) -> None:
+    looked_at(run, "map_gain_best", gains, "moving-digits")
+    assert part(judged(run)["C18"], "proxy").verdict == verdict
 
 
 def test_a_gain_on_images_leaves_the_claim_on_video_open(run: RunBuilder) -> None:

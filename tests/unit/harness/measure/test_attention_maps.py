@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL.Image import Image
+from PIL.Image import new as new_image
 from scipy.stats import entropy as scipy_entropy
 from torch import Tensor, nn
 
@@ -367,9 +368,7 @@ class Several:
         return f"video {index}"
 
     def read(self, index: int) -> tuple[list[Image], Label]:
-        from PIL import Image as images
-
-        frames = [images.new("RGB", (40, 32), (10 * n, 0, 200)) for n in range(6)]
+        frames = [new_image("RGB", (40, 32), (10 * n, 0, 200)) for n in range(6)]
         return frames, ((4, 7) if index == 0 else ())
 
 
