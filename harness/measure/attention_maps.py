@@ -272,7 +272,8 @@ def entropy(shares: Tensor) -> float:
     """
     positions = shares.shape[-1]
     spread = torch.special.entr(shares).sum(-1) / math.log(positions)
-    return spread.mean().item()
+    mean: float = spread.mean().item()
+    return mean
 
 
 def variation(shares: Tensor) -> float:
@@ -326,7 +327,8 @@ def _path_metrics(maps: Tensor, positions: Tensor, covered: float) -> list[Metri
 
 
 def _distances(points: Tensor, others: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(points - others, dim=-1)
+    distances: Tensor = torch.linalg.vector_norm(points - others, dim=-1)
+    return distances
 
 
 def _along(which: str, path: Tensor, positions: Tensor) -> list[Metric]:

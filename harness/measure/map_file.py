@@ -8,6 +8,7 @@ pixels along a side of a picture.
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,13 +38,13 @@ class SavedMaps:
 
     def as_bytes(self) -> bytes:
         """A compressed npz that is read without pickles."""
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             "pictures": self.pictures,
             "maps": self.maps,
             "names": np.array(self.names, dtype=np.str_),
             "labels": np.array(self.labels, dtype=np.str_),
             "answers": np.array(self.answers, dtype=np.str_),
-            "covered": np.float64(self.covered),
+            "covered": np.array(self.covered),
         }
         if self.positions is not None:
             arrays["positions"] = self.positions

@@ -11,8 +11,10 @@ from PIL.Image import new as new_image
 from scipy.stats import entropy as scipy_entropy
 from torch import Tensor, nn
 
+from support.ranks import on_all, started_ranks, this_rank
 from tlbench.data import Dataset, Label, Split, SplitName, hold, open_dataset
 from tlbench.data.moving_digits import MovingDigits
+from tlbench.engine import training_engine
 from tlbench.measure import attention_maps as module
 from tlbench.measure.attention_maps import (
     KEPT_SAMPLES,
@@ -245,7 +247,8 @@ class SeesPixels(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         pixels = clips.permute(0, 2, 3, 4, 1).flatten(2, 3).flatten(0, 1)
-        return self.learner(pixels).unflatten(0, (len(clips), -1)).mean((1, 3))
+        tokens: Tensor = self.learner(pixels)  # [B * T, S, C]
+        return torch.unflatten(tokens, 0, (len(clips), -1)).mean((1, 3))
 
 
 def test_a_map_of_the_moving_digit_follows_it() -> None:
@@ -351,6 +354,28 @@ def test_a_file_that_would_be_too_large_has_fewer_samples(
     metrics, artifacts = find(spec)
     assert artifacts == []
     assert values(metrics)["map_samples"] is None
+
+
+def _look_after_a_step() -> tuple[list[Metric], list[Artifact]]:
+    spec = make_spec(version="v1.1")
+    parallelism = {"world_size": 2, "zero_stage": 3}
+    case = make_case(spec, parallelism=parallelism, optimizer={"weight_decay": 0.0})
+    model, dataset = make_model(spec), open_dataset(case, None)
+    engine = training_engine(model, case, this_rank())
+    engine.step(torch.zeros(10, *spec.sample_shape), torch.zeros(10).long())
+    with engine.averaged():
+        return map_findings(model, dataset, case, this_rank())
+
+
+@pytest.mark.slow
+def test_sharded_parameters_give_the_maps_of_whole_ones() -> None:
+    with started_ranks(2) as ranks:
+        first, second = on_all(ranks, _look_after_a_step)
+    assert second == ([], [])
+    alone = values(find(make_spec(version="v1.1"))[0])
+    found = values(first[0])
+    # The classifier starts at zero: the first step changes nothing else.
+    assert found == {name: pytest.approx(value) for name, value in alone.items()}
 
 
 class Several:
