@@ -64,9 +64,9 @@ def drop_tokens_between_strides(model: Any, *, step: int, place: int) -> nn.Modu
 
 
 def pool_by_fixed_maps(model: Any, *, tokens: int, place: int) -> nn.Module:
-    """Pool the grid by `tokens` maps before block `place`: TokenLearner that never looks.
+    """Pool the grid by `tokens` maps before block `place`, whatever they lie over.
 
-    The maps are weights, trained like all others, and so the same for every input. Of
+    TokenLearner that never looks: the maps are weights, trained like all others, and so the same for every input. Of
     clips, in each time step.
     """
     if tokens < 1:

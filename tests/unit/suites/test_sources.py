@@ -263,8 +263,8 @@ def test_own_builders_are_taken(tmp_path: Path, name: str) -> None:
         ),
         (
             "zzz",
-            "'zzz' is not one of tlbench's builders, tome, random, stride, fixed; one of"
-            " yours names its file, as in +my_models.py:zzz",
+            "'zzz' is not one of tlbench's builders, tome, random, stride, fixed; one"
+            " of yours names its file, as in +my_models.py:zzz",
         ),
         ("tome", "tome() needs r=..."),
         ("tome(R=8)", "tome() takes no option 'R'; did you mean 'r'?"),
