@@ -66,8 +66,8 @@ def drop_tokens_between_strides(model: Any, *, step: int, place: int) -> nn.Modu
 def pool_by_fixed_maps(model: Any, *, tokens: int, place: int) -> nn.Module:
     """Pool the grid by `tokens` maps before block `place`, whatever they lie over.
 
-    TokenLearner that never looks: the maps are weights, trained like all others, and so the same for every input. Of
-    clips, in each time step.
+    TokenLearner that never looks: the maps are weights, trained like all others, and so
+    the same for every input. Of clips, in each time step.
     """
     if tokens < 1:
         raise TrialError(f"tokens={tokens} leaves no token; 1 is the least")
