@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator
 
 from tlbench.reports.cases import CaseTrials, Summary
 from tlbench.reports.compare import THROUGHPUT, Comparison
@@ -25,6 +25,7 @@ from tlbench.reports.drawing import (
     name_rows,
     panels_of,
     rows_left_out,
+    scale_axis,
     shared,
     stacked,
     write_behind,
@@ -117,15 +118,6 @@ def _bar_chart(
 
     Points on a logarithmic axis where the values are far apart: a bar begins at zero.
     """
-
-    def extent(case: CaseTrials) -> Extent:
-        return extent_of(metric_of(case), case.summary(metric_of(case)))
-
-    def is_wide(members: Sequence[CaseTrials]) -> bool:
-        extents = [extent(case) for case in members]
-        values = [extent.value for extent in extents]
-        return min(e.low for e in extents) > 0 and max(values) > FAR * min(values)
-
     panels = shared(
         panels_of(
             cases,
@@ -137,22 +129,30 @@ def _bar_chart(
         for axes, (heading, members) in zip(
             stacked(figure, panels), panels.items(), strict=True
         ):
-            draw_one = _point if is_wide(members) else _bar
+            summaries = [(metric_of(c), c.summary(metric_of(c))) for c in members]
+            extents = [extent_of(metric, summary) for metric, summary in summaries]
+            is_wide = _is_wide(extents)
+            draw_one = _point if is_wide else _bar
             ends = [
-                draw_one(axes, palette.colour(case.model), y, extent(case))
-                for y, case in enumerate(members)
+                draw_one(axes, palette.colour(case.model), y, extent)
+                for y, (case, extent) in enumerate(zip(members, extents, strict=True))
             ]
             name_rows(axes, [case.label for case in members], heading)
-            numbers = [_number(metric_of(c), c.summary(metric_of(c))) for c in members]
-            write_behind(axes, ends, numbers)
-            if is_wide(members):
-                _make_logarithmic(axes, min(extent(c).low for c in members), max(ends))
+            write_behind(axes, ends, [_number(*summary) for summary in summaries])
+            if is_wide:
+                _make_logarithmic(axes, min(e.low for e in extents), max(ends))
 
     note = "Median over the trials, 95 % interval, and number of trials."
     return Chart(
         draw(name, title, height_of(panels), paint),
         f"{note}{rows_left_out(cases, panels)}",
     )
+
+
+def _is_wide(extents: Sequence[Extent]) -> bool:
+    """Whether they are far apart, and all have a place on a logarithmic axis."""
+    values = [extent.value for extent in extents]
+    return min(e.low for e in extents) > 0 and max(values) > FAR * min(values)
 
 
 def _point(axes: Axes, colour: str, y: int, extent: Extent) -> float:
@@ -169,11 +169,9 @@ def _make_logarithmic(axes: Axes, low: float, high: float) -> None:
     share = high / axes.get_xlim()[1]
     start = low / 1.2
     axes.set_xlim(start, start * (high / start) ** (1 / share))
-    axes.set_xscale("log")
-    is_long = high > 1000 * low
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if is_long else (1, 2, 5)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    scale_axis(axes, "x", [low, high])
+    if high > 1000 * low:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0,)))
     axes.set_xlabel("logarithmic axis")
 
 

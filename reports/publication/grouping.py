@@ -1,6 +1,8 @@
 """What the models of one figure share, and what its rows are called."""
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 
 from tlbench.reports.publication.entries import Entry
 from tlbench.reports.publication.printed import view_count
@@ -97,3 +99,14 @@ def about(entry: Entry) -> str:
 
 def source_name(entry: Entry) -> str:
     return "" if entry.row is None else entry.row.source.name
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """Names that the publication prints more than once, numbered in its order."""
+    counts: Counter[str] = Counter()
+    told = []
+    for name in names:
+        counts[name] += 1
+        is_repeated = names.count(name) > 1
+        told.append(f"{name} ({counts[name]})" if is_repeated else name)
+    return told

@@ -1,6 +1,5 @@
 """Charts with a row for each model and an axes for each quantity."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from textwrap import fill
@@ -21,6 +20,7 @@ from tlbench.reports.drawing import (
     scale_axis,
 )
 from tlbench.reports.publication.entries import Entry, Panel, Value, exact
+from tlbench.reports.publication.grouping import numbered
 from tlbench.reports.publication.looks import add_samples, draw_value, origin_samples
 
 COLUMNS = 4
@@ -78,7 +78,7 @@ class Rows:
         for axes, panel in zip(line, band.panels, strict=True):
             for y, entry in enumerate(band.entries):
                 _draw_row(axes, y, panel, entry)
-            name_rows(axes, told_apart([self.name(e) for e in band.entries]), "")
+            name_rows(axes, numbered([self.name(e) for e in band.entries]), "")
             axes.grid(visible=True, axis="y")  # from each name to its points
             axes.set_title(fill(panel.heading, TITLE_CHARACTERS))
             _scale(axes, [v for e in band.entries for v in panel.values(e)])
@@ -86,17 +86,6 @@ class Rows:
             axes.tick_params(labelleft=False)
         if band.family:
             line[0].set_title(f"{band.family}\n{line[0].get_title(loc='left')}")
-
-
-def told_apart(names: Sequence[str]) -> list[str]:
-    """Names that the publication prints more than once, numbered in its order."""
-    counts: Counter[str] = Counter()
-    told = []
-    for name in names:
-        counts[name] += 1
-        is_repeated = names.count(name) > 1
-        told.append(f"{name} ({counts[name]})" if is_repeated else name)
-    return told
 
 
 def _that_have_values(panels: Sequence[Panel], entries: Sequence[Entry]) -> list[Panel]:

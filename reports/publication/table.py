@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from tlbench.reports.cells import Cell, Row, Table
 from tlbench.reports.publication.entries import Entry, Panel, Value
+from tlbench.reports.publication.grouping import numbered
 from tlbench.suites.published import PublishedResult, published_in
 
 
@@ -39,25 +40,18 @@ def _columns(panel: Panel) -> Iterator[tuple[str, Callable[[Entry], Value]]]:
 
 def _label(row: PublishedResult) -> str:
     """What it is published as, told apart from others of its table called so."""
-    alike = [other for other in published_in(row.source) if other.label == row.label]
-    if len(alike) == 1:
-        return row.label
-    if row.views is not None:
-        return f"{row.label}, views: {row.views}"
-    return f"{row.label} ({alike.index(row) + 1})"
+    listed = published_in(row.source)
+    label = numbered([other.label for other in listed])[listed.index(row)]
+    if label == row.label or row.views is None:
+        return label
+    return f"{row.label}, views: {row.views}"
 
 
 def _names(entry: Entry) -> tuple[Cell, Cell]:
     if entry.row is None:
         label = Cell("not published", key="", is_number=False)
     else:
-        source = entry.row.source
-        label = Cell(
-            _label(entry.row),
-            source.name,
-            source.about,
-            key=_label(entry.row),
-            is_number=False,
-        )
+        source, words = entry.row.source, _label(entry.row)
+        label = Cell(words, source.name, source.about, key=words, is_number=False)
     hint = "" if entry.cases else "no case of this report"
     return Cell(entry.name, hint=hint, key=entry.name, is_number=False), label

@@ -23,11 +23,6 @@ def store(tmp_path: Path) -> Iterator[ResultStore]:
         yield store
 
 
-@pytest.fixture
-def runs(store: ResultStore) -> StoredRuns:
-    return StoredRuns(store)
-
-
 def test_cases_are_known_in_each_run_newest_first(
     store: ResultStore, runs: StoredRuns
 ) -> None:

@@ -4,11 +4,9 @@ import json
 import math
 import random
 import statistics
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import StringIO
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -150,12 +148,6 @@ def test_a_calibration_is_shown_in_units_with_what_each_value_is() -> None:
     assert "40.0 ns" in shown
     assert MEANINGS["timer_s"] in shown
     assert "This machine is noisy" in shown
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ResultStore]:
-    with ResultStore.open(str(tmp_path / "results.db"), create=True) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize(

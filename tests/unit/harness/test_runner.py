@@ -1,9 +1,7 @@
 """What the driver adds to a finished trial before it is stored."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import cast
 
 import pytest
@@ -41,12 +39,6 @@ class ScriptedCluster:
 
     def run(self, trial: Trial, timeout_s: float) -> Finished:
         return Finished(trial, self._result, NOW, wall_time_s=1.0)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ResultStore]:
-    with ResultStore.open(str(tmp_path / "results.db"), create=True) as store:
-        yield store
 
 
 def stored(store: ResultStore, result: TrialResult) -> TrialRecord:

@@ -1,13 +1,8 @@
-"""Runs to report on, made up or stored."""
-
-from collections.abc import Iterator
-from pathlib import Path
+"""Runs to report on."""
 
 import pytest
 
 from support.report_run import RunBuilder, smoke_run
-from support.stored_runs import StoredRuns
-from tlbench.db.store import ResultStore
 
 
 @pytest.fixture
@@ -20,16 +15,3 @@ def run() -> RunBuilder:
 def smoke() -> RunBuilder:
     """Three models, timed and trained three times each."""
     return smoke_run()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ResultStore]:
-    """An empty database."""
-    with ResultStore.open(str(tmp_path / "results.db"), create=True) as store:
-        yield store
-
-
-@pytest.fixture
-def runs(store: ResultStore) -> StoredRuns:
-    """Runs that go into it."""
-    return StoredRuns(store)
