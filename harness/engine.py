@@ -166,14 +166,17 @@ class TrainingEngine(Protocol):
 
 def training_engine(model: nn.Module, case: Case, rank: Rank) -> TrainingEngine:
     """What the case's stack trains with."""
-    if case.fit.head_bias:
-        _set_head_bias(model, case.fit.head_bias)
     engine = DeepSpeedEngine if case.stack == "deepspeed" else TorchEngine
     return engine(model, case, rank)
 
 
 @torch.no_grad()
-def _set_head_bias(model: nn.Module, value: float) -> None:
+def set_head_bias(model: nn.Module, value: float) -> None:
+    """Fill the biases of the classifier.
+
+    Raises:
+        TrialError: The model has no layer called head, or one without a bias.
+    """
     biases = [
         parameter
         for name, parameter in model.named_parameters()

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO
 
 from fsspec.core import url_to_fs
@@ -11,22 +10,19 @@ ASIDE = ".part"
 """Ends the name of a file that is not whole yet."""
 
 
-def resolve_storage(text: str) -> str:
-    """The same folder in words that hold in every process: an absolute path, or a URL.
+def check_storage(url: str) -> None:
+    """Refuse what no folder can be opened by.
 
     Raises:
         ValueError: No file system that fsspec knows, or can load, is named so.
     """
-    if "://" not in text:
-        return str(Path(text).absolute())
     try:
-        url_to_fs(text)
+        url_to_fs(url)
     except (ValueError, ImportError) as error:
         raise ValueError(
-            f"{text!r} cannot be opened ({error}); a folder, or a URL of a file system"
+            f"{url!r} cannot be opened ({error}); a folder, or a URL of a file system"
             " that fsspec has a package for, would be right"
         ) from error
-    return text
 
 
 class Folder:

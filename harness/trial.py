@@ -16,6 +16,7 @@ from tlbench.engine import (
     join_process_group,
     leave_process_group,
     set_environment,
+    set_head_bias,
     training_engine,
 )
 from tlbench.errors import (
@@ -179,6 +180,8 @@ def _build(
         params=count,
         trainable_params=sum(p.numel() for p in parameters if p.requires_grad),
     )
+    if case.fit.head_bias and case.mode not in NO_TRAINING:
+        set_head_bias(model, case.fit.head_bias)  # a checkpoint may have its own
     findings.notes |= load_checkpoint(model, case)
     if case.mode in NO_TRAINING:
         model = model.to(DTYPES[case.precision]).eval()

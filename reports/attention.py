@@ -35,8 +35,8 @@ PITCH = TILE + GAP
 HEAT = 0.6
 """Share of the colour that says how much a map weighs; the rest is the picture."""
 NAME_LENGTH = 28
-TINY = 1e-7
-"""Less than any weight but 0 that the file can hold."""
+TINY = 5e-8
+"""Less than any weight but 0 that the file can hold: float16 ends at 2 ** -24."""
 
 MAPS_NOTE = (
     "Entropy: 1 where a map weighs all positions alike, 0 where it has a single one."
@@ -216,12 +216,17 @@ def _evenly(count: int, most: int) -> list[int]:
 
 def _sample_name(saved: SavedMaps, place: int) -> str:
     """The end of the name, for paths begin alike; and whether the answer is right."""
-    name, label = saved.names[place], saved.labels[place]
+    name, label = _printable(saved.names[place]), saved.labels[place]
     if len(name) > NAME_LENGTH:
         name = f"\N{HORIZONTAL ELLIPSIS}{name[1 - NAME_LENGTH :]}"
     if len(label) > NAME_LENGTH:
         label = f"{label[: NAME_LENGTH - 1]}\N{HORIZONTAL ELLIPSIS}"
     return f"{name}\nclass {label}, answer {saved.answers[place]}"
+
+
+def _printable(name: str) -> str:
+    """A name of a file may hold any bytes, of which some cannot stand in a report."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
 
 
 def _shown(chosen: Sequence[int], saved: SavedMaps) -> str:

@@ -347,10 +347,11 @@ def rows_left_out(
     return table_has_more(left_out, "row")
 
 
-def add_legend(figure: Figure, axes: Axes) -> None:
+def add_legend(figure: Figure, *panels: Axes) -> None:
     """Under the chart, in as many columns as the names leave room for."""
-    handles, labels = axes.get_legend_handles_labels()
-    lines = [folded(label, 100) for label in labels]
+    named = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in panels]
+    first = {label: handle for panel in named for handle, label in panel}
+    handles, lines = list(first.values()), [folded(label, 100) for label in first]
     longest = max(len(line) for label in lines for line in label.split("\n"))
     columns = max(1, min(len(lines), 100 // (longest + 6)))
     figure.legend(handles, lines, loc="outside lower center", ncols=columns)

@@ -15,7 +15,10 @@ from tlbench.reports.gate import Answer
 from tlbench.reports.history import History, histories_of
 
 LOSS = "loss"
-TOP1 = "eval_top1_percent"
+SCORES = {"top1_percent": "eval_top1_percent", "map_percent": "eval_map_percent"}
+"""Series of what each accuracy was after epochs of training."""
+EVALUATED_AT = "eval_epoch"
+"""Series of the epochs after which that was."""
 
 MAX_MAPS = 3
 """Trials whose attention maps a report shows."""
@@ -67,7 +70,7 @@ def read_evidence(
         runs=runs,
         machines=machines,
         trials=trials,
-        curves=query.series(session, trained, (LOSS, TOP1)),
+        curves=query.series(session, trained, (LOSS, EVALUATED_AT, *SCORES.values())),
         floors={
             (machine_id, device): noise_floor(session, hosts[machine_id], case)
             for (machine_id, device), case in used.items()

@@ -10,7 +10,13 @@ from tlbench.reports.cases import (
     describe_setting,
     describe_statuses,
 )
-from tlbench.reports.compare import ACCURACY, THROUGHPUT, TIMED_MODES, Comparison
+from tlbench.reports.compare import (
+    ACCURACY,
+    ACCURACY_MODES,
+    THROUGHPUT,
+    TIMED_MODES,
+    Comparison,
+)
 from tlbench.reports.quantities import FEWSHOT, QUANTITIES
 from tlbench.statistics import EQUIVALENCE_BAND, LEVEL, Difference, Interval, Ratio
 from tlbench.suites.spec import Case, Mode
@@ -100,7 +106,7 @@ def _accuracy(
 ) -> str:
     told = [c for c in compared if c.accuracy.value is not None]
     if not told:
-        reason = _why_not(cases, compared, {"fit"}, ACCURACY)
+        reason = _why_not(cases, compared, ACCURACY_MODES, ACCURACY)
         return f"Accuracy could not be compared: {reason}."
     chosen = max(told, key=lambda c: (_is_of(fastest, c), c.has_own_baseline))
     metric = chosen.accuracy_metric
@@ -224,7 +230,8 @@ def _why_not(
         return "no trial is stored"
     relevant = [case for case in cases if case.mode in modes]
     if not relevant:
-        return f"no case of mode {' or '.join(sorted(modes))} was run"
+        *others, last = sorted(modes)
+        return f"no case of mode {', '.join(others)} or {last} was run"
     if all(case.case.model.token_learner is None for case in relevant):
         return "no model with TokenLearner was measured"
     pairs = [c for c in compared if c.other.mode in modes]

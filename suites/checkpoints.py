@@ -1,6 +1,7 @@
 """Checkpoints before anything runs: where a file lies, and the digest of it."""
 
 import hashlib
+import stat
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,8 +17,8 @@ def resolve_checkpoint(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
     as it is: the workers may have it.
 
     Raises:
-        SuiteError: The file cannot be read, or is another than the suite was made for,
-            or the URL holds a password.
+        SuiteError: It is no file or cannot be read, or is another than the suite was
+            made for, or the URL holds a password.
     """
     named = local_path(checkpoint.path)
     path = Path(resolve_path(checkpoint.path, folder))
@@ -27,6 +28,8 @@ def resolve_checkpoint(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
         if named.is_absolute() and not path.exists():
             return checkpoint
         status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise SuiteError(f"{path} is no file: a folder, a pipe or a device")
         digest = _digest(path, status.st_size, status.st_mtime_ns)
     except FileNotFoundError as error:
         raise SuiteError(

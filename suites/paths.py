@@ -65,12 +65,12 @@ def locate_data(
 
     Args:
         suite: Its own paths come next after those `given`.
-        given: Whole paths, or URLs, by the names of data sets.
+        given: Whole paths by the names of data sets.
         folder: Holds folders that are called as data sets are; asked last.
         is_here: Whether it will run on this machine, where the paths are to exist.
 
     Raises:
-        SuiteError: A data set has no path, or a path no data set.
+        SuiteError: A data set has no path or a URL, or a path no data set.
     """
     wanted = list(dict.fromkeys(c.data for c in suite.cases if _reads_a_path(c)))
     for name in given:
@@ -81,12 +81,15 @@ def locate_data(
             )
     paths = _held_by(folder, wanted) | suite.paths | dict(given)
     missing = [why_no_path(name) for name in wanted if name not in paths]
-    if is_here:
-        missing += [
-            f"data {name}: there is nothing at {paths[name]}"
-            for name in wanted
-            if name in paths and not _may_exist(paths[name])
-        ]
+    for name in wanted:
+        path = local_path(paths[name]) if name in paths else Path()
+        if path is None:
+            missing.append(
+                f"data {name}: {paths[name]} is a URL, and data sets are read from"
+                " files; a folder that it is mounted at would do"
+            )
+        elif is_here and not path.exists():
+            missing.append(f"data {name}: there is nothing at {path}")
     if missing:
         raise SuiteError("\n".join(missing))
     return suite.model_copy(update={"paths": paths})
@@ -109,8 +112,3 @@ def _held_by(folder: Path | None, names: Iterable[str]) -> dict[str, str]:
         return {}
     whole = folder.expanduser().absolute()
     return {name: str(whole / name) for name in names if (whole / name).is_dir()}
-
-
-def _may_exist(path: str) -> bool:
-    named = local_path(path)
-    return named is None or named.exists()

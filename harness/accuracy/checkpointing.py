@@ -16,6 +16,8 @@ import hashlib
 import json
 import pickle
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, Any, Literal
 
 import torch
@@ -60,15 +62,11 @@ class Checkpoints:
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Keep what this rank goes on from; every rank must do so."""
-        try:
+        with self._keeping():
             digests = self._exchange(self._write_state(step, state))
             if self._rank.rank == 0:
                 self._mark_as_whole(step, digests)
-                self._remove_old()
-        except OSError as error:
-            raise TrialError(
-                f"checkpoints cannot be kept in {self._folder.url}: {error}"
-            ) from error
+                self._remove_before(step)
 
     def newest(self) -> dict[str, Any] | None:
         """This rank's state in the newest checkpoint that is whole on every rank."""
@@ -81,6 +79,8 @@ class Checkpoints:
             state = self._read_state(step)
             if not largest_of_ranks(int(state is None)):
                 return state
+            if state is not None:
+                self._tell(_step_folder(step), "cannot be read by every rank")
             steps = [earlier for earlier in steps if earlier < step]
 
     def save_weights(self, weights: dict[str, Tensor], step: int) -> None:
@@ -90,15 +90,20 @@ class Checkpoints:
         from safetensors.torch import save
 
         content = save(weights, {"trial": self._name, "step": str(step)})
-        with self._folder.writing(WEIGHTS) as file:
+        with self._keeping(), self._folder.writing(WEIGHTS) as file:
             file.write(content)
 
     # ---------------------------------------------------------------- writing
 
     def _describe(self, case: Case) -> None:
+        with self._keeping(), self._folder.writing(CASE_FILE) as file:
+            file.write(json.dumps(case.canonical(), indent=1).encode())
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """Inside, a storage that takes no more files ends the trial."""
         try:
-            with self._folder.writing(CASE_FILE) as file:
-                file.write(json.dumps(case.canonical(), indent=1).encode())
+            yield
         except OSError as error:
             raise TrialError(
                 f"checkpoints cannot be kept in {self._folder.url}: {error}"
@@ -132,8 +137,10 @@ class Checkpoints:
         with self._folder.writing(f"{_step_folder(step)}/{MARKER}") as file:
             file.write(Marker(sha256=digests).model_dump_json().encode())
 
-    def _remove_old(self) -> None:
-        for step in self._steps()[:-KEPT]:
+    def _remove_before(self, last: int) -> None:
+        # Later ones could not be used; the training comes by and writes them anew.
+        steps = [step for step in self._steps() if step <= last]
+        for step in steps[:-KEPT]:
             self._folder.remove(_step_folder(step))
 
     # ---------------------------------------------------------------- reading
@@ -162,7 +169,7 @@ class Checkpoints:
                 )
         except (OSError, IndexError, ValidationError):
             self._tell(marker, "does not describe the files beside it")
-        except (pickle.UnpicklingError, RuntimeError):
+        except (pickle.UnpicklingError, RuntimeError, EOFError):
             self._tell(name, "is no checkpoint of tlbench")
         else:
             return state

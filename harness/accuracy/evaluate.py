@@ -143,8 +143,8 @@ def _outputs(
     ]
     views = torch.unflatten(torch.cat(parts), 0, (-1, batch.views))
     outputs: Tensor = views.mean(dim=1).cpu()
-    if outputs.isnan().any():
-        raise TrialError("the model's answers are not numbers (nan)")
+    if not outputs.isfinite().all():
+        raise TrialError("the model's answers are not finite numbers (nan or inf)")
     return outputs
 
 

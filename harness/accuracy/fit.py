@@ -6,6 +6,7 @@ B samples of this rank in one step.
 import math
 import time
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -221,13 +222,27 @@ class _Training:
             return
         state = self._checkpoints.newest()
         if state is not None:
-            self.step, self.curves = state["step"], Curves(**state["curves"])
-            self.curves.resumed_at_step.append(self.step)
-            self.curves.notes["training"] = f"went on after step {self.step}"
-            self._engine.load_state(state["engine"])
-            _set_rng_states(state["rng"])
+            self._load(state)
         if self._checkpoints.damages:
             self.curves.notes["checkpoints"] = "; ".join(self._checkpoints.damages)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.step, self.curves = state["step"], Curves(**state["curves"])
+        try:
+            self._engine.load_state(state["engine"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise TrialError(
+                f"the checkpoint of step {self.step} does not fit this training, as of"
+                f" another version of DeepSpeed or torch ({error}); another --storage"
+                " would train anew"
+            ) from error
+        _set_rng_states(state["rng"])
+        if self.step == self._schedule.steps:
+            told = "was complete; its times are those of the run that trained it"
+        else:
+            self.curves.resumed_at_step.append(self.step)
+            told = f"went on after step {self.step}"
+        self.curves.notes["training"] = told
 
     def _keep_weights(self) -> None:
         """Keep those that the evaluation used."""

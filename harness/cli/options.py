@@ -88,12 +88,16 @@ def with_storage(suite: "Suite", storage: str | None) -> "Suite":
     chosen = storage or suite.storage
     if chosen is None:
         return suite
-    from tlbench.storage import resolve_storage
+    from tlbench.errors import SuiteError
+    from tlbench.storage import check_storage
+    from tlbench.suites.paths import resolve_path
 
     try:
-        return suite.model_copy(update={"storage": resolve_storage(chosen)})
-    except ValueError as error:
+        whole = resolve_path(chosen)
+        check_storage(whole)
+    except (SuiteError, ValueError) as error:
         raise typer.BadParameter(str(error), param_hint="--storage") from error
+    return suite.model_copy(update={"storage": whole})
 
 
 def command_line() -> str:

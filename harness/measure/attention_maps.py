@@ -42,6 +42,15 @@ STILL = 1e-6
 
 NO_GRID = "the tokens that TokenLearner sees stand in no square grid"
 NO_ROOM = f"not even the maps of one sample fit into {MAX_BYTES >> 20} MiB"
+NO_OBJECT = "it is known of moving-digits alone where an object is"
+
+SHAPE_METRICS = ("map_entropy", "map_variation")
+PATH_METRICS = (
+    *("map_distance_best", "map_distance_mean", "map_distance_middle"),
+    *("map_correlation_best", "map_gain_best"),
+    *("map_correlation_mean", "map_gain_mean"),
+)
+"""Those that need to know where an object is."""
 
 
 @runtime_checkable
@@ -152,17 +161,18 @@ def map_findings(
     try:
         looked = _look_at_samples(model.eval(), dataset, case, rank)
     except ValueError as error:  # a builder may have left anything of the grid
-        names = ("map_entropy", "map_variation")
-        metrics = [Metric(name, None, str(error)) for name in names]
+        metrics = _unknown((*SHAPE_METRICS, *PATH_METRICS), str(error))
         return (metrics, []) if rank.rank == 0 else ([], [])
     finally:
         model.train(was_training)
     if rank.rank != 0 or looked is None:
         return [], []
-    positions = _positions(dataset, case, looked)
-    metrics = [*_shape_metrics(looked.maps)]
-    if positions is not None:
-        metrics += _path_metrics(looked.maps, positions, _covered(case))
+    found = _positions(dataset, case, looked)
+    positions = None if isinstance(found, str) else found
+    metrics = [
+        *_shape_metrics(looked.maps),
+        *_path_metrics(looked.maps, found, _covered(case)),
+    ]
     return _keep(_saved(looked, positions, dataset, case), metrics)
 
 
@@ -306,12 +316,17 @@ def centres(maps: Tensor, covered: float = 1.0) -> Tensor:
     )
 
 
-def _path_metrics(maps: Tensor, positions: Tensor, covered: float) -> list[Metric]:
+def _path_metrics(
+    maps: Tensor, positions: Tensor | str, covered: float
+) -> list[Metric]:
     """How the centres of maps [M, T, S, h, w] follow the object at [M, T, 2].
 
-    The best map is the one, of all clips, whose centre is the nearest on average. The
-    centre of the mean map is the mean of the centres.
+    Or why it is not known where that is. The best map is the one, of all clips, whose
+    centre is the nearest on average. The centre of the mean map is the mean of the
+    centres.
     """
+    if isinstance(positions, str):
+        return _unknown(PATH_METRICS, positions)
     of_maps = centres(maps, covered)  # [M, T, S, 2]
     distances = _distances(of_maps, positions[:, :, None]).mean((0, 1))  # [S]
     best = of_maps[:, :, distances.argmin()]
@@ -341,8 +356,7 @@ def _along(which: str, path: Tensor, positions: Tensor) -> list[Metric]:
     known = positions - positions.mean(1, keepdim=True)
     names = f"map_correlation_{which}", f"map_gain_{which}"
     if min(moved.abs().max().item(), known.abs().max().item()) < STILL:
-        reason = "the map or the object does not move"
-        return [Metric(name, None, reason) for name in names]
+        return _unknown(names, "the map or the object does not move")
     together = (moved * known).sum().item()
     own, other = moved.square().sum().item(), known.square().sum().item()
     return [
@@ -351,13 +365,20 @@ def _along(which: str, path: Tensor, positions: Tensor) -> list[Metric]:
     ]
 
 
-def _positions(dataset: Dataset, case: Case, looked: _Looked) -> Tensor | None:
-    """[M, T, 2]: the mean over the frames of each time step; None: not known."""
+def _unknown(names: Sequence[str], reason: str) -> list[Metric]:
+    return [Metric(name, None, reason) for name in names]
+
+
+def _positions(dataset: Dataset, case: Case, looked: _Looked) -> Tensor | str:
+    """[M, T, 2]: the mean over the frames of each time step; or why it is not known."""
     video = case.model.video
     if video is None or not isinstance(dataset, Followed):
-        return None
+        return NO_OBJECT
     if case.view.crop_fraction is not None:
-        return None  # they are of the whole frame
+        return (
+            "it is known of whole frames where an object is, and view.crop_fraction="
+            f"{case.view.crop_fraction:g} cuts them"
+        )
     steps, length = case.model.time_steps, video.tubelet_size
     frames = torch.stack([dataset.positions("eval", i) for i in looked.indices])
     return unflatten(frames[:, : steps * length], 1, (steps, length)).mean(2)

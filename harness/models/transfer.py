@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tlbench.errors import TrialError
 from tlbench.models.timm_vit import vision_transformer_class
-from tlbench.models.vivit import FactorisedEncoder
+from tlbench.models.vivit import FactorisedEncoder, TubeletEmbed
 
 Tubelets = Literal["central", "inflation"]
 Interpolation = Literal["bicubic", "bilinear"]
@@ -174,28 +174,48 @@ class _Fitter:
         return value
 
     def _is_other_grid(self, positions: Tensor, parameter: Tensor) -> bool:
-        return (
-            positions.shape != parameter.shape
-            and positions.ndim == 3
+        is_of_a_vit = (
+            positions.ndim == 3
             and positions.shape[-1] == parameter.shape[-1]
             and isinstance(self.vit, vision_transformer_class())
         )
+        return is_of_a_vit and (
+            positions.shape != parameter.shape or self._is_other_layout()
+        )
+
+    def _is_other_layout(self) -> bool:
+        """Whether even as many positions would stand for others.
+
+        14 x 14 of an image are as many as 7 x 7 of each of four time steps.
+        """
+        has_token = self.vit.cls_token is not None
+        return self._has_token != has_token or self._time_steps() != self._model_steps
 
     def _positions(self, positions: Tensor, parameter: Tensor) -> Tensor:
         """[1, M, D] on the grid of the weights -> [1, T*N, D] on that of the model."""
-        grid_size = self.vit.patch_embed.grid_size
-        model_steps = self.vit.patch_embed.num_patches // math.prod(grid_size)
-        steps = self._time_steps(model_steps)
-        has_token = self.source.plain(CLASS_TOKEN) is not None
-        prefix, side = position_layout(positions.shape[1], steps, has_token)
+        grid_size, steps = self.vit.patch_embed.grid_size, self._time_steps()
+        prefix, side = position_layout(positions.shape[1], steps, self._has_token)
         first, rest = positions.tensor_split([prefix], dim=1)
         grids = [self._resample(grid, grid_size) for grid in rest.chunk(steps, dim=1)]
         if (side, side) != grid_size:
             self.resampled = "{0} x {0} to {1} x {2}".format(side, *grid_size)
-        first = self._class_position(first, parameter, has_token)
-        return torch.cat([first, *grids * (model_steps // steps)], dim=1)
+        first = self._class_position(first, parameter)
+        return torch.cat([first, *grids * (self._model_steps // steps)], dim=1)
 
-    def _time_steps(self, model_steps: int) -> int:
+    @property
+    def _has_token(self) -> bool:
+        """Whether the weights are of a model with a class token."""
+        return self.source.plain(CLASS_TOKEN) is not None
+
+    @property
+    def _model_steps(self) -> int:
+        """How many time steps the model has positions of their own for."""
+        embed = self.vit.patch_embed
+        if isinstance(embed, TubeletEmbed) and not embed.folds_time:
+            return embed.time_steps
+        return 1
+
+    def _time_steps(self) -> int:
         """How many time steps the weights have positions of their own for."""
         if self.source.repeats_over_time:
             return 1
@@ -204,7 +224,7 @@ class _Fitter:
                 f"{POSITIONS} of the weights is for all time steps together, and a"
                 " factorised encoder has the same positions at each"
             )
-        return model_steps
+        return self._model_steps
 
     def _resample(self, grid: Tensor, grid_size: tuple[int, int]) -> Tensor:
         from timm.layers.pos_embed import resample_abs_pos_embed  # once it is needed
@@ -218,16 +238,14 @@ class _Fitter:
         )
         return resampled
 
-    def _class_position(
-        self, given: Tensor, parameter: Tensor, has_token: bool
-    ) -> Tensor:
+    def _class_position(self, given: Tensor, parameter: Tensor) -> Tensor:
         """The position of the class token, where the model has one.
 
         It is zero where the weights have the token but no position of it, as those of
         big_vision; where they have no token, that of the model stays.
         """
         prefix = self.vit.num_prefix_tokens
-        if prefix and has_token:
+        if prefix and self._has_token:
             return given if given.shape[1] else given.new_zeros(1, 1, given.shape[2])
         return parameter[:, :prefix].to(given)
 

@@ -23,6 +23,7 @@ from tlbench.engine import (
     join_process_group,
     largest_of_ranks,
     set_environment,
+    set_head_bias,
     sum_over_ranks,
     training_engine,
 )
@@ -154,16 +155,14 @@ def test_the_optimiser_is_fused_where_it_steps_on_a_gpu(
 def test_the_biases_of_the_classifier_start_where_the_recipe_says() -> None:
     model = make_model()
     others = {n: p.clone() for n, p in model.named_parameters() if n != "head.bias"}
-    case = make_case(mode="fit", fit={"head_bias": -10.0})
-    training_engine(model, case.model_copy(update={"stack": "ray"}), ALONE)
+    set_head_bias(model, -10.0)
     assert model.head.bias.tolist() == [-10.0] * 10
     assert all(torch.equal(model.get_parameter(name), p) for name, p in others.items())
 
 
 def test_a_bias_for_a_classifier_that_is_not_there_is_refused() -> None:
-    case = make_case(mode="fit", fit={"head_bias": -10.0})
     with pytest.raises(TrialError, match="head_bias=-10 is for the bias of a layer"):
-        training_engine(nn.Linear(2, 2), case, ALONE)
+        set_head_bias(nn.Linear(2, 2), -10.0)
 
 
 @pytest.mark.parametrize(("device", "local_rank"), [("cpu", "3"), ("cuda", "0")])

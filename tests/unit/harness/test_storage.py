@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tlbench.storage import Folder, resolve_storage
+from tlbench.storage import Folder, check_storage
 
 
 @pytest.fixture(params=["folder", "URL"])
@@ -57,18 +57,6 @@ def test_what_was_not_written_to_its_end_does_not_have_its_name(
     assert folder.read("a") == b"whole"
 
 
-def test_a_folder_is_the_same_one_wherever_a_process_stands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert resolve_storage("kept") == str(tmp_path / "kept")
-    assert resolve_storage("/kept") == "/kept"
-
-
-def test_a_url_stays_as_it_is() -> None:
-    assert resolve_storage("memory://kept/here") == "memory://kept/here"
-
-
 def test_a_url_that_nothing_can_open_is_told() -> None:
     with pytest.raises(ValueError, match=r"'nowhere://x' cannot be opened \(Protocol"):
-        resolve_storage("nowhere://x")
+        check_storage("nowhere://x")

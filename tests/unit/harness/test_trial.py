@@ -535,6 +535,21 @@ def test_evaluate_holds_a_checkpoint_against_the_held_out_samples(
     assert "checkpoint" in result.notes
 
 
+@pytest.mark.parametrize("starts_from_weights", [True, False])
+def test_the_classifier_of_a_checkpoint_keeps_its_biases(
+    checkpoint: Path, starts_from_weights: bool
+) -> None:
+    settings: dict[str, Any] = {"stack": "ray", "batch_size": 48}
+    if starts_from_weights:
+        settings["checkpoint"] = {"path": str(checkpoint)}
+    losses = [
+        arrays(run_alone(make_case("fit", fit=fit, **settings)))["loss"]
+        for bias in (0.0, -10.0)
+        for fit in [{"steps": 1, "loss": "sigmoid", "head_bias": bias}]
+    ]
+    assert (losses[0] == losses[1]) is starts_from_weights
+
+
 def test_evaluation_keeps_maps_of_a_model_that_has_some() -> None:
     learner = {"num_tokens": 2, "place": 1}
     model = MODEL.model_dump() | {"token_learner": learner}

@@ -161,6 +161,15 @@ def test_a_map_that_weighs_all_alike_is_bright_everywhere() -> None:
     assert flat[0, 0].tolist() == pytest.approx(mixed(1, 0)[:3], abs=1)
 
 
+def test_the_least_weight_that_a_file_can_hold_is_the_largest_of_its_map() -> None:
+    black = np.zeros((8, 8, 3), np.uint8)
+    weights = np.zeros((2, 2), np.float16)
+    weights[0, 0] = np.finfo(np.float16).smallest_subnormal
+    drawn = overlay(black, weights, 1.0)
+    assert drawn[0, 0].tolist() == pytest.approx(mixed(1, 0)[:3], abs=1)
+    assert drawn[-1, -1].tolist() == pytest.approx(mixed(0, 0)[:3], abs=1)
+
+
 def test_pixels_that_no_patch_covers_have_no_colour() -> None:
     white = np.full((8, 8, 3), 255, np.uint8)
     drawn = overlay(white, np.ones((3, 3), np.float16), 0.75)
@@ -220,3 +229,14 @@ def test_long_names_show_their_ends(run: RunBuilder) -> None:
     assert name.startswith("\N{HORIZONTAL ELLIPSIS}")
     assert name.endswith("a/cat.jpg")
     assert len(name) == 28
+
+
+def test_names_are_shown_as_they_are_but_for_what_no_page_can_hold(
+    run: RunBuilder,
+) -> None:
+    run.add(fit(), [METRICS])
+    file = saved()
+    odd = SavedMaps(**{**vars(file), "names": ("<b>$x$&\udcff\x07\n.jpg",) * 5})
+    chart = chart_of(run, {100: odd})
+    name = Picture(chart).axis("y").ticks[0].text.partition("\n")[0]
+    assert name == f"<b>$x$&{3 * chr(0xFFFD)}.jpg"

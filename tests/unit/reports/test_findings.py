@@ -117,7 +117,7 @@ def test_a_run_without_token_learner_says_so(run: RunBuilder) -> None:
     run.add(infer(None), timed([100.0], 1e9))
     speed, accuracy, _ = sentences(run)
     assert speed.endswith("no model with TokenLearner was measured.")
-    assert accuracy.endswith("no case of mode fit was run.")
+    assert accuracy.endswith("no case of mode evaluate, fewshot or fit was run.")
 
 
 def test_a_run_of_one_model_has_nothing_to_compare_with(run: RunBuilder) -> None:
@@ -184,7 +184,8 @@ def test_random_weights_are_never_accuracy(run: RunBuilder) -> None:
     for place in (None, 1):
         run.add(infer(place), trained([10.0, 11.0], 1e9))
     assert sentences(run)[1] == (
-        "Accuracy could not be compared: no case of mode fit was run."
+        "Accuracy could not be compared: no case of mode evaluate, fewshot or fit was"
+        " run."
     )
 
 

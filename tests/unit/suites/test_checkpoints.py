@@ -67,9 +67,11 @@ def test_a_relative_path_to_nothing_is_told(folder: Path) -> None:
     )
 
 
-def test_a_folder_is_no_checkpoint(folder: Path) -> None:
+@pytest.mark.parametrize("path", ["run", "/dev/null"])
+def test_a_folder_or_a_device_is_no_checkpoint(folder: Path, path: str) -> None:
     (folder / "run").mkdir()
-    assert mistake(folder, "run") == f"{folder}/run cannot be read: Is a directory"
+    expected = f"{folder / path} is no file: a folder, a pipe or a device"
+    assert mistake(folder, path) == expected
 
 
 def test_a_url_with_a_password_is_not_kept(folder: Path) -> None:

@@ -95,9 +95,11 @@ def test_a_path_with_nothing_at_it_is_told_where_the_run_is_here() -> None:
     assert locate_data(suite, {}, None, is_here=False).paths == suite.paths
 
 
-def test_a_url_is_not_looked_at() -> None:
+@pytest.mark.parametrize("is_here", [True, False])
+def test_a_url_is_refused(is_here: bool) -> None:
     suite = make_suite("mnist", paths={"mnist": "s3://bucket/mnist"})
-    assert locate_data(suite, {}, None, is_here=True) == suite
+    with pytest.raises(SuiteError, match=r"s3://bucket/mnist is a URL, .* mounted at"):
+        locate_data(suite, {}, None, is_here=is_here)
 
 
 def test_a_path_for_data_that_no_case_reads_is_refused() -> None:

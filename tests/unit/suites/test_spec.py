@@ -196,6 +196,14 @@ def test_batch_to_be_found_has_no_size_yet() -> None:
         ),
         ({"timing": {"min_steps": 50, "max_steps": 20}}, "min_steps=50 exceeds"),
         ({"drop_path_rate": 1.0}, "less than 1"),
+        (
+            {"mode": "fit", "data": "digits", "fit": {"steps": 5, "warmup_steps": 6}},
+            "warmup_steps=6 exceeds steps=5",
+        ),
+        (
+            {"mode": "fit", "data": "digits", "augment": {"min_scale": 2}},
+            "min_scale=2.0 exceeds max_scale=1.0",
+        ),
         ({"parallelism": {"offload": "optimizer"}}, "needs ZeRO stage 1 at least"),
         (
             {"parallelism": {"zero_stage": 2, "offload": "all"}},

@@ -38,6 +38,7 @@ from tlbench.accuracy.fit import Curves
 from tlbench.errors import TrialError
 from tlbench.models.vit import build_model
 from tlbench.rank import Rank
+from tlbench.storage import ASIDE
 from tlbench.suites.spec import Case, Trial
 
 ALONE = Rank(0, 1, 0, 1, "127.0.0.1", 1, "cpu", 1)
@@ -173,6 +174,35 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(
     assert sentence.endswith(f"step-000000012/{told}; it was not used")
 
 
+def test_a_training_that_starts_anew_keeps_what_it_writes(tmp_path: Path) -> None:
+    checkpoints = open_checkpoints(tmp_path)
+    for step in (12, 18):
+        checkpoints.save(step, make_state(step))
+        cut_off(only_folder(tmp_path) / f"step-{step:09}")
+    anew = open_checkpoints(tmp_path)
+    assert found_step(anew) is None
+    for step in (6, 12, 18):
+        anew.save(step, make_state(step))
+        assert found_step(open_checkpoints(tmp_path)) == step
+    steps = sorted(path.name for path in only_folder(tmp_path).glob("step-*"))
+    assert steps == ["step-000000012", "step-000000018"]
+
+
+def test_a_checkpoint_that_only_another_rank_cannot_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = open_checkpoints(tmp_path)
+    for step in (6, 12):
+        checkpoints.save(step, make_state(step))
+    # Of both ranks: the newest step, whether one cannot read it, and the same again.
+    largest = iter([-12, 1, -6, 0])
+    monkeypatch.setattr(module, "largest_of_ranks", lambda _: next(largest))
+    assert found_step(checkpoints) == 6
+    (sentence,) = checkpoints.damages
+    told = "step-000000012 cannot be read by every rank; it was not used"
+    assert sentence.endswith(told)
+
+
 class Malice:
     """What runs a command when it is unpickled."""
 
@@ -183,7 +213,7 @@ class Malice:
         return os.system, (f"touch {self._target}",)
 
 
-@pytest.mark.parametrize("form", ["pickle", "torch", "text"])
+@pytest.mark.parametrize("form", ["pickle", "torch", "text", "nothing"])
 def test_a_foreign_file_is_told_and_nothing_in_it_is_run(
     form: str, tmp_path: Path
 ) -> None:
@@ -197,7 +227,7 @@ def test_a_foreign_file_is_told_and_nothing_in_it_is_run(
     elif form == "pickle":
         foreign.write_bytes(pickle.dumps(Malice(target)))
     else:
-        foreign.write_text("weights")
+        foreign.write_text("weights" if form == "text" else "")
     # Whoever can put it there can put its digest there as well.
     with foreign.open("rb") as file:
         digest = module._digest(file)
@@ -213,6 +243,13 @@ def test_storage_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(TrialError, match=r"cannot be kept in .*taken"):
         open_checkpoints(tmp_path / "taken" / "storage")
+
+
+def test_final_weights_that_cannot_be_written_are_told(tmp_path: Path) -> None:
+    checkpoints = open_checkpoints(tmp_path)
+    (only_folder(tmp_path) / (WEIGHTS + ASIDE)).mkdir()  # in the way of the file
+    with pytest.raises(TrialError, match=r"checkpoints cannot be kept in .*directory"):
+        checkpoints.save_weights({"weight": torch.zeros(1)}, 6)
 
 
 def test_storage_that_machines_do_not_share_is_told(tmp_path: Path) -> None:
@@ -296,6 +333,8 @@ def test_a_training_that_is_complete_takes_no_further_step(
     curves = train(torch_case, ALONE, str(whole[1]), kill_at(0))
     assert_same_curves(curves, whole[0])
     assert curves.train_time_s == whole[0].train_time_s
+    assert curves.resumed_at_step == []
+    assert curves.notes["training"].startswith("was complete; its times are those of")
 
 
 def test_a_training_from_the_checkpoint_before_a_damaged_one_tells_so(
@@ -386,6 +425,7 @@ def test_a_checkpoint_that_one_rank_cannot_read_is_used_by_none(
     (last / f"rank-{len(ranks) - 1}.pt").write_text("")
     resumed = on_all(ranks, _train_here, case, str(tmp_path), None)
     assert [c.resumed_at_step for c in resumed] == [[STEPS_PER_EPOCH]] * len(ranks)
+    assert all("it was not used" in c.notes["checkpoints"] for c in resumed)
 
 
 def _start(storage: Path) -> subprocess.Popen[str]:

@@ -330,9 +330,12 @@ def test_the_model_is_evaluated_in_evaluation_mode_and_put_back(
         assert model.training is training
 
 
-def test_answers_that_are_not_numbers_are_no_accuracy(dataset: Answered) -> None:
-    dataset.logits[5, 0, 2] = torch.nan
-    with pytest.raises(TrialError, match="answers are not numbers"):
+@pytest.mark.parametrize("answer", [torch.nan, torch.inf, -torch.inf])
+def test_answers_that_are_not_finite_are_no_accuracy(
+    dataset: Answered, answer: float
+) -> None:
+    dataset.logits[5, 0, 2] = answer
+    with pytest.raises(TrialError, match="answers are not finite numbers"):
         measure(dataset)
 
 

@@ -127,6 +127,17 @@ def test_the_option_says_where_checkpoints_are_kept_ahead_of_the_suite(
     assert with_storage(suite, None).storage == "/kept"
     assert with_storage(suite, "mine").storage == str(tmp_path / "mine")
     assert with_storage(suite, "memory://mine").storage == "memory://mine"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert with_storage(suite, "~/kept").storage == str(tmp_path / "kept")
+
+
+def test_a_storage_with_a_password_is_refused_before_it_is_stored(
+    call: Callable[..., Any], suite_file: Path
+) -> None:
+    ended = call("run", suite_file, "--storage", "memory://me:secret@host/kept")
+    assert ended.exit_code == 2
+    assert "the URL holds a password" in ended.output
+    assert "secret" not in ended.output
 
 
 def test_a_storage_that_cannot_be_opened_is_wrong_usage(

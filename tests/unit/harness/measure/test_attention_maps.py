@@ -19,6 +19,9 @@ from tlbench.measure import attention_maps as module
 from tlbench.measure.attention_maps import (
     KEPT_SAMPLES,
     MEASURED_SAMPLES,
+    NO_OBJECT,
+    PATH_METRICS,
+    SHAPE_METRICS,
     attention_maps,
     centres,
     chosen_samples,
@@ -180,9 +183,10 @@ def test_tokens_that_stand_in_no_square_are_a_reason_and_no_failure() -> None:
         model, open_dataset(case, None), case, make_rank()
     )
     assert artifacts == []
-    assert values(metrics) == {"map_entropy": None, "map_variation": None}
-    assert "7" in str(metrics[0].reason)
-    assert "no square grid" in str(metrics[0].reason)
+    assert values(metrics) == dict.fromkeys((*SHAPE_METRICS, *PATH_METRICS))
+    for metric in metrics:
+        assert "7" in str(metric.reason)
+        assert "no square grid" in str(metric.reason)
 
 
 # ---------------------------------------------------------------- numbers
@@ -259,6 +263,7 @@ def test_a_map_of_the_moving_digit_follows_it() -> None:
     assert isinstance(dataset, MovingDigits)
     metrics, (artifact,) = map_findings(SeesPixels(), dataset, case, make_rank())
     found = values(metrics)
+    assert found.keys() == {*SHAPE_METRICS, *PATH_METRICS, "map_samples"}
     chosen = chosen_samples(hold(dataset, "eval"))
     known = torch.stack([dataset.positions("eval", index) for index in chosen])
     middle = (known - 0.5).norm(dim=-1).mean().item()
@@ -281,6 +286,27 @@ def test_a_map_that_never_moves_has_no_direction() -> None:
     for metric in module._along("best", path, positions):
         assert metric.value is None
         assert "does not move" in str(metric.reason)
+
+
+@pytest.mark.parametrize(
+    ("video", "view", "reason"),
+    [
+        (None, {}, NO_OBJECT),
+        (CLIP, {"crop_fraction": 0.875}, "and view.crop_fraction=0.875 cuts them"),
+    ],
+)
+def test_why_it_is_not_known_where_the_object_is_stands_beside_every_such_number(
+    video: VideoSpec | None, view: dict[str, float], reason: str
+) -> None:
+    spec = make_spec(video, version="v1.1")
+    case = make_case(spec, view=view)
+    metrics, (artifact,) = map_findings(
+        make_model(spec), open_dataset(case, None), case, make_rank()
+    )
+    reasons = {m.name: str(m.reason) for m in metrics if m.value is None}
+    assert reasons.keys() == {*PATH_METRICS}
+    assert all(given.endswith(reason) for given in reasons.values())
+    assert read_maps(artifact.content).positions is None
 
 
 def named(dataset: Dataset, index: int) -> str:
@@ -406,7 +432,7 @@ def test_samples_on_disk_may_have_several_labels_or_none() -> None:
     assert saved.names == ("video 0", "video 1")
     assert saved.labels == ("4, 7", "none")
     assert values(metrics)["map_samples"] == 2
-    assert not any(name.startswith("map_distance") for name in values(metrics))
+    assert values(metrics)["map_distance_best"] is None
     assert saved.pictures[0, 2, 0, 0].tolist() == pytest.approx([50, 0, 200], abs=1)
 
 

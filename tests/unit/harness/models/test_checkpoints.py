@@ -6,6 +6,7 @@ and of Hugging Face are spelled out from their own documents.
 
 import argparse
 import hashlib
+import io
 import pickle
 import random
 import zipfile
@@ -643,6 +644,17 @@ def test_an_archive_of_other_things_is_one_sentence(tmp_path: Path) -> None:
 def test_arrays_of_something_else_are_one_sentence(tmp_path: Path) -> None:
     save_npz({"images": np.zeros(3)}, tmp_path / "arrays.npz")
     assert why_not_read(tmp_path / "arrays.npz").startswith("holds arrays, but no ViT")
+
+
+def test_an_array_that_claims_more_than_any_memory_is_one_sentence(
+    tmp_path: Path,
+) -> None:
+    header = io.BytesIO()
+    claimed = {"descr": "<f4", "fortran_order": False, "shape": (1 << 58,)}
+    np.lib.format.write_array_header_1_0(header, claimed)
+    with zipfile.ZipFile(tmp_path / "weights.npz", "w") as archive:
+        archive.writestr("Transformer/pos_embedding.npy", header.getvalue())
+    assert "cut off or broken (" in why_not_read(tmp_path / "weights.npz")
 
 
 @pytest.mark.parametrize("part", ["encoder_norm/bias", "Dense_0/bias", "pos_embedding"])

@@ -163,6 +163,27 @@ def test_positions_are_resampled_then_repeated_at_every_time_step() -> None:
     assert torch.equal(model.pos_embed, expected)
 
 
+@pytest.mark.parametrize(
+    ("image", "clips", "side"),
+    [
+        (f"{IMAGES}@24", f"{CLIPS}@12x12", 3),  # 6 x 6 = 4 x 3 x 3
+        (f"{IMAGES}@28:token", f"{CLIPS}@20x6", 5),  # 1 + 7 x 7 = 2 x 5 x 5
+    ],
+)
+def test_as_many_positions_of_an_image_are_not_taken_for_those_of_a_clip(
+    image: str, clips: str, side: int
+) -> None:
+    weights, model = weights_of(image), build(clips)
+    assert weights["pos_embed"].shape == model.pos_embed.shape
+    transfer = load_weights(model, weights)
+    grid = weights["pos_embed"][:, int("cls_token" in weights) :]
+    resampled = resample_abs_pos_embed(grid, [side, side], num_prefix_tokens=0)
+    expected = resampled.repeat(1, model.patch_embed.time_steps, 1)
+    assert torch.equal(model.pos_embed, expected)
+    assert transfer.resampled is not None
+    assert transfer.resampled.endswith(f" to {side} x {side}")
+
+
 def test_factorised_encoder_starts_its_spatial_transformer() -> None:
     weights, model = weights_of(f"{IMAGES}@12"), build(f"{CLIPS}@12x6:encoder2")
     missing = load_weights(model, weights).not_set
@@ -272,9 +293,12 @@ def test_a_model_of_images_refuses_weights_of_clips() -> None:
         load_weights(build(f"{IMAGES}@12"), weights_of(f"{CLIPS}@12x6"))
 
 
-def test_a_factorised_encoder_refuses_positions_of_all_time_steps() -> None:
+@pytest.mark.parametrize("image_size", [12, 24])
+def test_a_factorised_encoder_refuses_positions_of_all_time_steps(
+    image_size: int,
+) -> None:
     # 4 grids of 3 x 3 would pass for one of 6 x 6.
-    model = build(f"{CLIPS}@12x12:encoder2")
+    model = build(f"{CLIPS}@{image_size}x12:encoder2")
     with pytest.raises(TrialError, match="has the same positions at each"):
         load_weights(model, weights_of(f"{CLIPS}@12x12"))
 
