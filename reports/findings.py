@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from tlbench.reports.cases import (
     HOST_MEMORY,
@@ -30,6 +31,15 @@ MODE_WORDS = {
     "fit": "training to accuracy",
     "fewshot": "few-shot probing",
     "evaluate": "evaluation",
+}
+ROUNDS_TO_NONE = 0.5
+"""Points of accuracy: less of them rounds to none."""
+Outcome = Literal["gain", "same", "loss", "open"]
+OUTCOMES: dict[Outcome, str] = {
+    "gain": "gained",
+    "same": "the same",
+    "loss": "lost",
+    "open": "not settled",
 }
 ACCURACY_WORDS: dict[Mode, str] = {
     "fit": "Trained on",
@@ -118,8 +128,17 @@ def _accuracy(
         f"{ACCURACY_WORDS[chosen.other.mode]}"
         f" {chosen.other.case.data}{_run(cases, chosen)},"
         f" {chosen.other.model} reaches a median {_called(metric)} of {other} % and"
-        f" {_base_name(chosen)} {base} %: {_points(chosen.accuracy)}."
+        f" {_base_name(chosen)} {base} %: {_points(chosen.accuracy)}{_tally(told)}."
     )
+
+
+def _tally(told: Sequence[Comparison]) -> str:
+    """How many comparisons came out in which way, where there are several."""
+    if len(told) < 2:
+        return ""
+    counts = Counter(_outcome(comparison.accuracy) for comparison in told)
+    parts = [f"{words} in {counts[o]}" for o, words in OUTCOMES.items() if counts[o]]
+    return f"; of {len(told)} comparisons, accuracy is {', '.join(parts)}"
 
 
 def _called(metric: str) -> str:
@@ -137,15 +156,27 @@ def _is_of(fastest: Comparison | None, trained: Comparison) -> bool:
 
 
 def _points(difference: Difference) -> str:
-    value, interval = difference.value or 0, difference.interval
+    value = difference.value or 0
     amount = f"{format_number(abs(value), 2)} points"
     evidence = describe_evidence(difference)
-    if interval is None:
-        return f"{amount} apart, not settled ({evidence})"
-    if interval[0] <= 0 <= interval[1]:
-        return f"no visible difference ({signed(value)} points; {evidence})"
-    direction = "a gain" if value > 0 else "a loss"
-    return f"{direction} of {amount} ({evidence})"
+    match _outcome(difference):
+        case "gain" | "loss" as direction:
+            return f"a {direction} of {amount} ({evidence})"
+        case "same":
+            band = f"{ROUNDS_TO_NONE} points"
+            return f"no difference beyond {band} ({signed(value)}; {evidence})"
+        case _:
+            return f"{amount} apart, not settled ({evidence})"
+
+
+def _outcome(difference: Difference) -> Outcome:
+    """What the whole interval supports; a side of one trial has none."""
+    if difference.interval is None:
+        return "open"
+    low, high = difference.interval
+    if low > 0 or high < 0:
+        return "gain" if low > 0 else "loss"
+    return "same" if max(-low, high) < ROUNDS_TO_NONE else "open"
 
 
 def _cost(compared: Sequence[Comparison], fastest: Comparison | None) -> str:

@@ -33,6 +33,7 @@ from tlbench.reports.drawing import (
 )
 from tlbench.reports.findings import MODE_WORDS
 from tlbench.reports.quantities import QUANTITIES
+from tlbench.reports.series import series_names
 from tlbench.statistics import Interval
 
 COMPUTE = "macs"
@@ -241,8 +242,10 @@ def _front_chart(
     def paint(figure: Figure) -> None:
         grid = figure.subplots(1, len(panels), squeeze=False)
         for axes, members in zip(grid[0], panels, strict=True):
-            for number, point in enumerate(members):
-                _dot(axes, palette, number, point, LOOKS[settled[id(point)]])
+            names = series_names([p.trained for p in members], ("mode", "data"))
+            for number, (point, label) in enumerate(zip(members, names, strict=True)):
+                look = LOOKS[settled[id(point)]]
+                _dot(axes, palette, number, point, label, look)
             _steps(axes, members)
             scale_axis(axes, "x", [point.medians[0] for point in members])
             axes.margins(0.12)
@@ -293,7 +296,9 @@ def _legend_entry(
     axes.plot([], [], color=colour, marker=marker, ls="none", label=label, **look)
 
 
-def _dot(axes: Axes, palette: Palette, number: int, point: Point, look: Look) -> None:
+def _dot(
+    axes: Axes, palette: Palette, number: int, point: Point, label: str, look: Look
+) -> None:
     x = extent_of(point.metric, point.costed.summary(point.metric))
     y = extent_of(point.measure, point.trained.summary(point.measure))
     model = point.trained.model
@@ -309,7 +314,7 @@ def _dot(axes: Axes, palette: Palette, number: int, point: Point, look: Look) ->
         capsize=3,
         **look,
     )
-    _legend_entry(axes, point.trained.label, colour, marker)
+    _legend_entry(axes, label, colour, marker)
     mark(line, "point", number)
     for bar, kind in zip(reversed(bars), ("yerror", "xerror"), strict=False):
         mark(bar, kind, number)

@@ -20,6 +20,7 @@ from tlbench.reports.drawing import (
 )
 from tlbench.reports.evidence import EVALUATED_AT, LOSS, SCORES, Curves
 from tlbench.reports.quantities import QUANTITIES
+from tlbench.reports.series import series_names
 
 MAX_CURVES = 12
 MAX_POINTS = 200
@@ -49,9 +50,11 @@ def training_chart(
             heading = f"{data}, held-out {QUANTITIES[measure].heading}"
             loss.set(title=f"{data}, training loss", xlabel="optimiser step", ylabel="")
             score.set(title=heading, xlabel="epoch", ylabel="")
-            for place, case in enumerate(shown):
-                _curve(loss, palette, place, case, _losses(case, curves))
-                _curve(score, palette, place, case, _scores(case, curves, measure))
+            names = series_names(shown, ("mode", "data"))
+            for place, (case, name) in enumerate(zip(shown, names, strict=True)):
+                colour = palette.colour(case.model)
+                _curve(loss, colour, place, name, _losses(case, curves))
+                _curve(score, colour, place, name, _scores(case, curves, measure))
         add_legend(figure, *grid[:, 0])
 
     left_out = sum(len(of_data[data]) - len(shown) for data, shown in rows.items())
@@ -94,16 +97,15 @@ def thinned(values: Sequence[float]) -> NDArray[np.float64]:
 
 def _curve(
     axes: Axes,
-    palette: Palette,
+    colour: str,
     place: int,
-    case: CaseTrials,
+    name: str,
     seeds: Sequence[NDArray[np.float64]],
 ) -> None:
     import seaborn as sns  # loads slowly, and few reports have trained
 
     if not seeds:
         return
-    colour = palette.colour(case.model)
     for x, y in seeds:
         axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.45)
     x, y = np.concatenate(seeds, axis=1)
@@ -112,7 +114,7 @@ def _curve(
         y=y,
         errorbar=None,
         color=colour,
-        label=case.label,
+        label=name,
         legend=False,
         ax=axes,
     )

@@ -26,7 +26,7 @@ from tlbench.reports.claims.records import (
     conclude,
 )
 from tlbench.reports.compare import Comparison, differences
-from tlbench.reports.findings import describe_evidence, signed
+from tlbench.reports.findings import ROUNDS_TO_NONE, describe_evidence, signed
 from tlbench.reports.quantities import MAPS, QUANTITIES
 from tlbench.statistics import Difference, compare_difference
 from tlbench.suites.model_spec import ModelSpec
@@ -34,8 +34,7 @@ from tlbench.suites.names import parse_model
 from tlbench.suites.published import Claim
 from tlbench.units import format_number
 
-ROUNDS_TO_NO_LOSS = -0.5
-"""Points: a loss of less rounds to none."""
+ROUNDS_TO_NO_LOSS = -ROUNDS_TO_NONE
 ALMOST_NO_LOSS = -1.5
 """Points that the publication's 16 tokens lose at 1/4, and the most that it calls
 almost the accuracy of the base."""
