@@ -23,8 +23,8 @@ Label = int | tuple[int, ...]
 DATASETS: dict[str, str] = {
     "digits": "tlbench.data.digits:Digits",
     "synthetic": "tlbench.data.synthetic:Synthetic",
-    "fashion-mnist": "tlbench.data.idx:Idx",
-    "mnist": "tlbench.data.idx:Idx",
+    "fashion-mnist": "tlbench.data.idx:FashionMnist",
+    "mnist": "tlbench.data.idx:Mnist",
     "imagenet-1k": "tlbench.data.images:Images",
     "imagenet-21k": "tlbench.data.imagenet:ImageNet21k",
     "imagenet-real": "tlbench.data.imagenet:ImageNetReal",
@@ -69,6 +69,7 @@ class Split:
             scaled = torch.nn.functional.interpolate(
                 channels, size=(image_size, image_size), mode="bilinear", antialias=True
             )
+            scaled.clamp_(-1, 1)  # the weights of a pixel add up to 1 but for rounding
             images = torch.unflatten(scaled, 1, images.shape[1:-2])
         return images, self.labels[indices]
 

@@ -9,12 +9,8 @@ import json
 from pathlib import Path
 
 from tlbench.data import SplitName
-from tlbench.data.video_lists import (
-    VideoDataset,
-    class_numbers,
-    find_videos,
-    listed_video,
-)
+from tlbench.data.naming import class_numbers
+from tlbench.data.video_lists import VideoDataset, find_videos, listed_video
 from tlbench.data.videos import VideoFile
 from tlbench.errors import TrialError
 

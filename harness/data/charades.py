@@ -33,7 +33,8 @@ class Charades(VideoDataset):
         rows = read_table(table, ("id", "actions"))
         found = find_videos(self._root)
         return [
-            listed_video(row["id"], self._labels(row, table), found) for row in rows
+            listed_video(row["id"], self._labels(row, table), found)
+            for row in rows.values()
         ]
 
     def _table(self, split: SplitName) -> Path:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from tlbench.data import Dataset, Held, Split, SplitName, Stored, hold
 from tlbench.data.loader import PREFETCHED_BATCHES, TIMEOUT_S, Batches
-from tlbench.data.samples import Reader, make_targets, most_unreadable
+from tlbench.data.samples import Reader, Sample, make_targets, most_unreadable
 from tlbench.data.transforms import (
     Variation,
     Views,
@@ -222,7 +222,7 @@ class _Seen:
         self._black = torch.zeros(self._views.count, *case.model.sample_shape)
 
     def __call__(self, indices: Tensor) -> _Batch:
-        samples = [self._reader.read(index) for index in indices.tolist()]
+        samples = [self._read(index) for index in indices.tolist()]
         labels = [sample[1] for sample in samples if sample is not None]
         # What stands in for the label of an unreadable one is of the others' kind.
         stand_in = () if any(isinstance(label, tuple) for label in labels) else 0
@@ -236,6 +236,11 @@ class _Seen:
             torch.tensor([sample is not None for sample in samples]),
             self._reader.unreadable.reasons,
         )
+
+    def _read(self, index: int) -> Sample | None:
+        # Of a training video a clip is drawn: the same one whoever loads it, and when.
+        with drawing(0, index):
+            return self._reader.read(index)
 
 
 class _Steps(torch.utils.data.Dataset[_Batch]):

@@ -5,6 +5,7 @@ M pictures of H x W pixels.
 
 import gzip
 import math
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,9 @@ UNSIGNED_BYTES = 8
 
 class Idx:
     """`train-images-idx3-ubyte` and its three companions, compressed by gzip or not."""
+
+    folder = "*"
+    """What the folder around `raw/` may be called, where torchvision has put them."""
 
     def __init__(self, *, path: str, num_classes: int, **_: object) -> None:
         """Name the files; a clip or a view of them is not to be had."""
@@ -46,10 +50,8 @@ class Idx:
         return self._arrays[split]
 
     def _checked(self, split: SplitName) -> tuple[np.ndarray, np.ndarray]:
-        pictures = read_idx(
-            _find(self._root, f"{PREFIXES[split]}-images?idx3-ubyte"), 3
-        )
-        labels = read_idx(_find(self._root, f"{PREFIXES[split]}-labels?idx1-ubyte"), 1)
+        pictures = read_idx(self._find(f"{PREFIXES[split]}-images?idx3-ubyte"), 3)
+        labels = read_idx(self._find(f"{PREFIXES[split]}-labels?idx1-ubyte"), 1)
         if len(pictures) != len(labels):
             raise TrialError(
                 f"{self._root}: {len(pictures)} pictures are there for {split}, and"
@@ -61,6 +63,33 @@ class Idx:
                 f" classes are numbered from 0 to {self.num_classes - 1}"
             )
         return pictures, labels
+
+    def _find(self, name: str) -> Path:
+        found = _matches(self._root, name, self.folder)
+        shown = name.replace("?", "-")
+        if not found:
+            raise TrialError(
+                f"{self._root}: there is no {shown}, nor one with .gz after it"
+            )
+        folders = sorted({str(file.parent) for file in found})
+        if len(folders) > 1:
+            raise TrialError(
+                f"{self._root}: {shown} is in {' and in '.join(folders)}; the path of"
+                " one of them would do"
+            )
+        return found[0]
+
+
+class Mnist(Idx):
+    """Handwritten digits."""
+
+    folder = "MNIST"
+
+
+class FashionMnist(Idx):
+    """Photographs of clothes."""
+
+    folder = "FashionMNIST"
 
 
 class StoredPictures:
@@ -103,7 +132,7 @@ def read_idx(file: Path, dimensions: int) -> np.ndarray:
             if file.suffix == ".gz"
             else file.read_bytes()
         )
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise TrialError(f"{file} cannot be read: {error}") from error
     start = 4 + 4 * dimensions
     expected = bytes((0, 0, UNSIGNED_BYTES, dimensions))
@@ -123,21 +152,17 @@ def read_idx(file: Path, dimensions: int) -> np.ndarray:
     return values.reshape(lengths)
 
 
-def _find(root: Path, name: str) -> Path:
-    found = _matches(root, name)
-    if not found:
-        raise TrialError(
-            f"{root}: there is no {name.replace('?', '-')}, nor one with .gz after it"
-        )
-    return found[0]
+def _matches(root: Path, name: str, folder: str = "*") -> list[Path]:
+    """The files of that name, where torchvision too puts them (MNIST/raw/).
 
-
-def _matches(root: Path, name: str) -> list[Path]:
-    """The files of that name, where torchvision too puts them (MNIST/raw/)."""
-    folders = (root, root / "raw", *root.glob("*/raw"))
-    return [
-        file
-        for folder in folders
-        for ending in ("", ".gz")
-        for file in sorted(folder.glob(name + ending))
-    ]
+    Those nearest to the root count.
+    """
+    for place in ("", "raw/", f"{folder}/raw/"):
+        found = [
+            file
+            for ending in ("", ".gz")
+            for file in sorted(root.glob(f"{place}{name}{ending}"))
+        ]
+        if found:
+            return found
+    return []

@@ -5,7 +5,14 @@ M images of a split.
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +22,7 @@ from PIL import Image
 from timm.data.readers.reader_image_folder import find_images_and_targets
 
 from tlbench.data import Label, SplitName
-from tlbench.data.video_lists import SPLIT_NAMES
+from tlbench.data.naming import SPLIT_NAMES, split_folders
 from tlbench.errors import TrialError, UnreadableSampleError
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -46,12 +53,26 @@ def decode(file: str | BinaryIO) -> Image.Image:
     """
     try:
         with Image.open(file) as image:
-            return image.convert("RGB")
+            return _in_rgb(image)
     except FileNotFoundError as error:
         raise UnreadableSampleError("the file is missing") from error
     # What Pillow raises depends on the format and on where the file breaks off.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnreadableSampleError(f"it cannot be decoded: {error}") from error
+
+
+def _in_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or (image.format, image.mode) == ("PPM", "I"):
+        # Pillow would cut off what is above 255; of colours it takes the high byte.
+        high_bytes = np.asarray(image) >> 8
+        return Image.fromarray(high_bytes.astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise UnreadableSampleError(
+            f"its pixels are of mode {image.mode}, and nothing says how bright any is"
+        )
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # or Pillow warns of each such image
+    return image.convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -77,10 +98,18 @@ class StoredFiles:
 
     def read(self, index: int) -> tuple[list[Image.Image], Label]:
         image = decode(f"{self.folder}/{self.name(index)}")
-        if self.border:
-            right, lower = image.width - self.border, image.height - self.border
-            image = image.crop((self.border, self.border, right, lower))
-        return [image], self.labels[index]
+        return [_inside(image, self.border)], self.labels[index]
+
+
+def _inside(image: Image.Image, border: int) -> Image.Image:
+    if not border:
+        return image
+    if min(image.size) <= 2 * border:
+        raise UnreadableSampleError(
+            f"it is {image.width} x {image.height} pixels, of which {border} at each"
+            " edge do not count"
+        )
+    return image.crop((border, border, image.width - border, image.height - border))
 
 
 def stored_files(
@@ -101,18 +130,21 @@ def stored_files(
     return StoredFiles(str(folder), names, [label for _, label in files], border)
 
 
-def list_images(
-    folder: Path, classes: dict[str, int] | None = None
-) -> list[tuple[str, int]]:
-    """All images at any depth and the numbers of their classes, in a lasting order.
+def list_images(folder: Path) -> list[str]:
+    """All images at any depth, as paths from the folder, in a lasting order."""
+    found, _ = find_images_and_targets(str(folder), SUFFIXES)
+    return [os.path.relpath(path, folder) for path, _ in found]
 
-    Args:
-        folder: The names are paths from it.
-        classes: The numbers of the folders that images lie in; others are left out.
-            None: all images, and their numbers mean nothing.
+
+def label_images(folder: Path, classes: Mapping[str, int]) -> list[tuple[str, int]]:
+    """All images of these classes, at any depth in the folders called so.
+
+    Returns:
+        Paths from the folder and the numbers of their classes, in a lasting order.
     """
-    found, _ = find_images_and_targets(str(folder), SUFFIXES, classes)
-    return [(os.path.relpath(path, folder), number) for path, number in found]
+    # timm goes by the innermost folder, and leaves out what is in CLASS/images/.
+    labelled = ((name, name.partition(os.sep)[0]) for name in list_images(folder))
+    return [(name, classes[label]) for name, label in labelled if label in classes]
 
 
 class ClassFolders:
@@ -122,20 +154,25 @@ class ClassFolders:
         self._root, self._numbering = root, numbering
 
     def stored(self, split: SplitName) -> StoredFiles:
-        folders = {name: found for name in SPLIT_NAMES if (found := self._folder(name))}
+        folders = split_folders(self._root)
         if not folders:
             classes = self._numbering(_class_names(self._root))
-            images = list_images(self._root, classes)
+            images = label_images(self._root, classes)
             return stored_files(self._root, _part(images, split))
         if split not in folders:
             names = " or ".join(f"{name}/" for name in SPLIT_NAMES[split])
             raise TrialError(f"{self._root}: there is no folder {names}")
         classes = self._numbering(_same_classes(list(folders.values())))
-        return stored_files(folders[split], list_images(folders[split], classes))
+        return stored_files(folders[split], label_images(folders[split], classes))
 
-    def _folder(self, split: SplitName) -> Path | None:
-        paths = (self._root / name for name in SPLIT_NAMES[split])
-        return next((path for path in paths if path.is_dir()), None)
+
+def has_split_classes(root: Path) -> bool:
+    """Whether there are folders in a folder of a split."""
+    return any(
+        entry.is_dir()
+        for folder in split_folders(root).values()
+        for entry in folder.iterdir()
+    )
 
 
 def _same_classes(folders: Sequence[Path]) -> set[str]:

@@ -18,12 +18,13 @@ from tlbench.data import SplitName
 from tlbench.data.image_files import (
     Numbering,
     StoredFiles,
+    label_images,
     list_images,
     open_folder,
     stored_files,
 )
 from tlbench.data.images import Images
-from tlbench.data.video_lists import SPLIT_NAMES
+from tlbench.data.naming import split_folders
 from tlbench.errors import TrialError
 
 REAL_LABELS = "real.json"
@@ -69,14 +70,13 @@ class ImageNetReal:
 
     def stored(self, split: SplitName) -> StoredFiles:
         del split  # it is for evaluation only
-        folders = (self._root / name for name in SPLIT_NAMES["eval"])
-        folder = next((path for path in folders if path.is_dir()), self._root)
+        folder = split_folders(self._root).get("eval", self._root)
         label_sets = _real_labels(self._root)
         return stored_files(
             folder,
             [
                 (name, label_sets[_val_number(folder / name, len(label_sets)) - 1])
-                for name, _ in list_images(folder)
+                for name in list_images(folder)
             ],
         )
 
@@ -129,7 +129,7 @@ class ObjectNet:
             )
         places = {name: place for place, name in enumerate(label_sets)}
         sets = list(label_sets.values())
-        found = list_images(images, places)
+        found = label_images(images, places)
         return stored_files(
             images, [(name, sets[place]) for name, place in found], OBJECTNET_BORDER
         )

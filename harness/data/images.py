@@ -6,10 +6,15 @@ from typing import Protocol
 
 from tlbench.data import Dataset, SplitName, Stored
 from tlbench.data.idx import Idx, has_idx_files
-from tlbench.data.image_files import ClassFolders, Numbering, open_folder
+from tlbench.data.image_files import (
+    ClassFolders,
+    Numbering,
+    has_split_classes,
+    open_folder,
+)
+from tlbench.data.naming import class_numbers
 from tlbench.data.shards import TarShards, find_shards
 from tlbench.data.tables import SAVED, Tables
-from tlbench.data.video_lists import class_numbers
 
 
 class Layout(Protocol):
@@ -43,7 +48,12 @@ def open_own_images(*, path: str, num_classes: int, **_: object) -> Dataset:
 
 
 def _open_layout(root: Path, num_classes: int, numbering: Numbering) -> Layout:
-    if (root / SAVED).is_file() or find_shards(root, "*.parquet"):
+    if (root / SAVED).is_file():
+        return Tables(root, num_classes)
+    # Beside them, people keep the archives that they come from.
+    if has_split_classes(root):
+        return ClassFolders(root, numbering)
+    if find_shards(root, "*.parquet"):
         return Tables(root, num_classes)
     if find_shards(root):
         return TarShards(root)

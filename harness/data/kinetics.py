@@ -9,9 +9,9 @@ anywhere under ROOT. Without CSV files, it is `ROOT/train/CLASS/` and `ROOT/val/
 from pathlib import Path
 
 from tlbench.data import SplitName
+from tlbench.data.naming import class_numbers
 from tlbench.data.video_lists import (
     VideoDataset,
-    class_numbers,
     files_in_class_folders,
     find_videos,
     listed_video,
@@ -61,12 +61,12 @@ class Kinetics(VideoDataset):
                 f" there is {', '.join(table.name for table in tables.values())}"
             )
         rows = {name: read_table(table, COLUMNS) for name, table in tables.items()}
-        classes = (row["label"] for table in rows.values() for row in table)
+        classes = (row["label"] for table in rows.values() for row in table.values())
         labels = class_numbers(classes, self.num_classes, self._root)
         found = find_videos(self._root)
         return [
             listed_video(_name(row, tables[split], line), labels[row["label"]], found)
-            for line, row in enumerate(rows[split], start=2)
+            for line, row in rows[split].items()
         ]
 
 

@@ -4,7 +4,7 @@ M images of a split.
 """
 
 import json
-import re
+import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from PIL import Image
 
 from tlbench.data import SplitName
 from tlbench.data.image_files import SUFFIXES, decode
-from tlbench.data.video_lists import SPLIT_NAMES
+from tlbench.data.naming import SPLIT_NAMES, files_of_split
 from tlbench.errors import TrialError, UnreadableSampleError
 
 LABELS = (".cls", ".json")
@@ -49,7 +49,7 @@ class StoredShards:
 
     def name(self, index: int) -> str:
         shard = Path(self.shards[self.places[index, 0]]).name
-        return f"{shard}/{self.keys[index].decode()}"
+        return f"{shard}/{os.fsdecode(self.keys[index])}"
 
     def label(self, index: int) -> int:
         shard, _, _, start, size = self.places[index].tolist()
@@ -86,10 +86,8 @@ class TarShards:
         self._root = root
 
     def stored(self, split: SplitName) -> StoredShards:
-        found = {
-            shard.relative_to(self._root): shard for shard in find_shards(self._root)
-        }
-        shards = [shard for path, shard in found.items() if is_of_split(path, split)]
+        found = find_shards(self._root)
+        shards = files_of_split(self._root, found, split)
         if not shards:
             raise TrialError(
                 f"{self._root}: none of the {len(found)} tar files is for {split};"
@@ -102,7 +100,7 @@ class TarShards:
         ]
         return StoredShards(
             [str(shard) for shard in shards],
-            np.array([sample[1].encode() for sample in samples]),
+            np.array([os.fsencode(sample[1]) for sample in samples]),
             np.array([(sample[0], *sample[2:]) for sample in samples]),
         )
 
@@ -112,12 +110,6 @@ def find_shards(root: Path, pattern: str = "*.tar") -> list[Path]:
     splits = [root / name for names in SPLIT_NAMES.values() for name in names]
     folders = (root, root / "data", *splits)
     return sorted(file for folder in folders for file in folder.glob(pattern))
-
-
-def is_of_split(path: Path, split: SplitName) -> bool:
-    """Whether a name, or that of its folder, has a word for the split in it."""
-    words = re.split(r"[^a-z]+", str(path).lower())
-    return not set(words).isdisjoint(SPLIT_NAMES[split])
 
 
 def _samples(shard: Path) -> Iterator[_Sample]:

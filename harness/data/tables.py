@@ -1,8 +1,11 @@
 """Images in tables of Hugging Face `datasets`: saved on disk, or Parquet files."""
 
 import importlib
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,12 +14,21 @@ from PIL import Image
 
 from tlbench.data import SplitName
 from tlbench.data.image_files import decode
-from tlbench.data.shards import find_shards, is_of_split
-from tlbench.data.video_lists import SPLIT_NAMES
+from tlbench.data.naming import SPLIT_NAMES, files_of_split, split_name
+from tlbench.data.shards import find_shards
 from tlbench.errors import TrialError, UnreadableSampleError, UnsupportedError
 
 SAVED = "dataset_dict.json"
 """What `DatasetDict.save_to_disk` leaves in its folder."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the rows of a table were put together of."""
+
+    names: Sequence[str]
+    starts: Sequence[int]
+    """The number of the first row of each."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +41,15 @@ class StoredTable:
     label_column: str
     labels: Any
     """The same rows without their images."""
+    parts: Parts
+    """Where the rows come from, one part after another."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def name(self, index: int) -> str:
-        return f"row {index}"
+        part = bisect_right(self.parts.starts, index) - 1
+        return f"{self.parts.names[part]}/row {index - self.parts.starts[part]}"
 
     def label(self, index: int) -> int:
         return int(self.labels[index][self.label_column])
@@ -59,37 +74,39 @@ class Tables:
 
     def stored(self, split: SplitName) -> StoredTable:
         saved = (self._root / SAVED).is_file()
-        rows = self._saved(split) if saved else self._parquet(split)
+        rows, parts = self._saved(split) if saved else self._parquet(split)
         image, label = self._columns(rows.features)
         return StoredTable(
             rows.cast_column(image, self._datasets.Image(decode=False)),
             image,
             label,
             rows.select_columns([label]),
+            parts,
         )
 
-    def _saved(self, split: SplitName) -> Any:
+    def _saved(self, split: SplitName) -> tuple[Any, Parts]:
         splits = self._datasets.load_from_disk(str(self._root))
-        for name in SPLIT_NAMES[split]:
-            if name in splits:
-                return splits[name]
-        raise TrialError(
-            f"{self._root}: of the splits {', '.join(splits)} none is for {split};"
-            f" it would be called {' or '.join(SPLIT_NAMES[split])}"
-        )
+        name = split_name(split, splits)
+        if name is None:
+            raise TrialError(
+                f"{self._root}: of the splits {', '.join(splits)} none is for {split};"
+                f" it would be called {' or '.join(SPLIT_NAMES[split])}"
+            )
+        return splits[name], Parts([name], [0])
 
-    def _parquet(self, split: SplitName) -> Any:
-        files = [
-            str(file)
-            for file in find_shards(self._root, "*.parquet")
-            if is_of_split(file.relative_to(self._root), split)
-        ]
+    def _parquet(self, split: SplitName) -> tuple[Any, Parts]:
+        found = find_shards(self._root, "*.parquet")
+        files = files_of_split(self._root, found, split)
         if not files:
             raise TrialError(
                 f"{self._root}: no Parquet file is for {split}; its name would have"
                 f" {' or '.join(SPLIT_NAMES[split])} in it"
             )
-        return self._datasets.Dataset.from_parquet(files)
+        rows = self._datasets.Dataset.from_parquet([str(file) for file in files])
+        return rows, Parts(
+            [str(file.relative_to(self._root)) for file in files],
+            list(accumulate(map(_count_rows, files[:-1]), initial=0)),
+        )
 
     def _columns(self, features: dict[str, Any]) -> tuple[str, str]:
         """The names of the columns of images and of labels."""
@@ -112,6 +129,12 @@ class Tables:
                 " expected"
             )
         return images[0], labels[0]
+
+
+def _count_rows(file: Path) -> int:
+    from pyarrow import parquet  # slow to import, and few trials need it
+
+    return int(parquet.read_metadata(file).num_rows)
 
 
 def _library(root: Path) -> ModuleType:

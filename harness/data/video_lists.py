@@ -3,21 +3,17 @@
 import csv
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tlbench.data import Label, SplitName
+from tlbench.data.naming import SPLIT_NAMES, class_numbers, split_folders, split_name
 from tlbench.data.videos import Sampling, StoredVideos, VideoFile
 from tlbench.errors import TrialError
 from tlbench.suites.model_spec import VideoSpec
 from tlbench.suites.training import View
 
 VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}
-SPLIT_NAMES: dict[SplitName, tuple[str, ...]] = {
-    "train": ("train", "training"),
-    "eval": ("val", "validate", "validation", "eval", "test"),
-}
-"""What folders and tables of a split are called, the likeliest first."""
 
 
 class VideoDataset(ABC):
@@ -31,10 +27,20 @@ class VideoDataset(ABC):
         self._stored: dict[SplitName, StoredVideos] = {}
 
     def stored(self, split: SplitName) -> StoredVideos:
-        """The videos of a split; they are listed once, which can take minutes."""
+        """The videos of a split; they are listed once, which can take minutes.
+
+        Raises:
+            TrialError: There are none.
+        """
         if split not in self._stored:
+            files = self._files(split)
+            if not files:
+                raise TrialError(
+                    f"{self._root}: there are no videos for {split}; their names end in"
+                    f" {', '.join(sorted(VIDEO_SUFFIXES))}"
+                )
             sampling = Sampling.of(split, self._video, self._view)
-            self._stored[split] = StoredVideos(self._files(split), sampling)
+            self._stored[split] = StoredVideos(files, sampling)
         return self._stored[split]
 
     @abstractmethod
@@ -54,12 +60,13 @@ class OwnVideos(VideoDataset):
 
 
 def _files_of_table(table: Path, split: SplitName, classes: int) -> list[VideoFile]:
-    rows = read_table(table, ("path", "label", "split"))
+    rows = list(read_table(table, ("path", "label", "split")).values())
     labels = class_numbers((row["label"] for row in rows), classes, table)
+    name = split_name(split, {row["split"] for row in rows})
     files = [
         VideoFile(row["path"], labels[row["label"]], str(table.parent / row["path"]))
         for row in rows
-        if row["split"] in SPLIT_NAMES[split]
+        if row["split"] == name
     ]
     if not files:
         raise TrialError(
@@ -72,34 +79,25 @@ def _files_of_table(table: Path, split: SplitName, classes: int) -> list[VideoFi
 def files_in_class_folders(
     root: Path, split: SplitName, num_classes: int
 ) -> list[VideoFile]:
-    """All videos of `root/SPLIT/CLASS/`, the classes numbered by their names."""
-    folder = _split_folder(root, split)
+    """All videos of `root/SPLIT/CLASS/`, at any depth in it.
+
+    The classes are numbered by their names.
+    """
+    splits = split_folders(root)
+    if split not in splits:
+        names = " or ".join(f"{name}/" for name in SPLIT_NAMES[split])
+        raise TrialError(
+            f"{root}: there is no folder {names} with a folder of each class"
+        )
     # A class may be empty in one split, which must not shift the others.
-    all_folders = (_folders(_split_folder(root, name)) for name in _splits_at(root))
-    names = {name for folders in all_folders for name in folders}
-    labels = class_numbers(names, num_classes, root)
+    classes = {name for folder in splits.values() for name in _folders(folder)}
+    labels = class_numbers(classes, num_classes, root)
+    folder = splits[split]
     return [
-        VideoFile(f"{name}/{file.name}", labels[name], str(file))
+        VideoFile(os.path.relpath(file, folder), labels[name], file)
         for name in _folders(folder)
-        for file in sorted((folder / name).iterdir())
-        if file.suffix.lower() in VIDEO_SUFFIXES
+        for file in _videos(folder / name)
     ]
-
-
-def _splits_at(root: Path) -> list[SplitName]:
-    return [
-        split
-        for split, names in SPLIT_NAMES.items()
-        if any((root / name).is_dir() for name in names)
-    ]
-
-
-def _split_folder(root: Path, split: SplitName) -> Path:
-    for name in SPLIT_NAMES[split]:
-        if (root / name).is_dir():
-            return root / name
-    names = " or ".join(f"{name}/" for name in SPLIT_NAMES[split])
-    raise TrialError(f"{root}: there is no folder {names} with a folder of each class")
 
 
 def _folders(folder: Path) -> list[str]:
@@ -109,22 +107,45 @@ def _folders(folder: Path) -> list[str]:
 def find_videos(root: Path) -> dict[str, str]:
     """The path of each video at any depth, by its name without the ending."""
     found: dict[str, str] = {}
-    for folder, folders, files in os.walk(root, followlinks=True):
-        folders.sort()  # of several of one name, always the same one is taken
-        for file in sorted(files):
-            stem, suffix = os.path.splitext(file)  # noqa: PTH122  # of 10^5 files
-            if suffix.lower() in VIDEO_SUFFIXES:
-                found.setdefault(stem, f"{folder}/{file}")
+    for path in _videos(root):
+        stem, _ = os.path.splitext(os.path.basename(path))  # noqa: PTH119, PTH122  # 10^5
+        found.setdefault(stem, path)
     return found
 
 
-def read_table(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a CSV file whose first line names these columns, and maybe others."""
+def _videos(root: Path) -> Iterator[str]:
+    """The paths of the videos at any depth, in a lasting order.
+
+    Links are followed, and no folder is entered twice: a link may lead back.
+    """
+    entered = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        status = Path(folder).stat()
+        place = status.st_dev, status.st_ino
+        if place in entered:
+            folders.clear()
+            continue
+        entered.add(place)
+        folders.sort()
+        for file in sorted(files):
+            _, suffix = os.path.splitext(file)  # noqa: PTH122  # of 10^5 files
+            if suffix.lower() in VIDEO_SUFFIXES:
+                yield f"{folder}/{file}"
+
+
+def read_table(file: Path, columns: Sequence[str]) -> dict[int, dict[str, str]]:
+    """The rows of a CSV file, by the numbers of the lines that they end on.
+
+    Its first line names these columns, and maybe others.
+    """
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines)
             _check_columns(file, reader.fieldnames or (), columns)
-            return [_checked(file, reader.line_num, row, columns) for row in reader]
+            rows = {}
+            for row in reader:
+                rows[reader.line_num] = _checked(file, reader.line_num, row, columns)
+            return rows
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TrialError(f"{file} cannot be read: {error}") from error
 
@@ -147,23 +168,6 @@ def _checked(
         if row[column] is None:  # a line that ends too soon
             raise TrialError(f"{file}:{line}: nothing stands under {column}")
     return row
-
-
-def class_numbers(
-    names: Iterable[str], num_classes: int, where: Path
-) -> dict[str, int]:
-    """Number the classes by the alphabet, as published models do.
-
-    Names that are numbers themselves stand for those.
-    """
-    classes = sorted(set(names))
-    if all(name.isdecimal() and int(name) < num_classes for name in classes):
-        return {name: int(name) for name in classes}
-    if len(classes) != num_classes:
-        raise TrialError(
-            f"{where}: {len(classes)} classes are there, and {num_classes} are expected"
-        )
-    return {name: number for number, name in enumerate(classes)}
 
 
 def listed_video(name: str, label: Label, found: Mapping[str, str]) -> VideoFile:

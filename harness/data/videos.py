@@ -250,4 +250,9 @@ def _in_order(
         raise UnreadableSampleError(
             f"{len(missing)} of the {len(set(numbers))} frames cannot be decoded"
         )
-    return [images[number] for number in numbers]
+    size = images[numbers[0]].size
+    # A recording may change its size midway; as with FFmpeg, the first one counts.
+    return [
+        images[number] if images[number].size == size else images[number].resize(size)
+        for number in numbers
+    ]

@@ -179,8 +179,7 @@ def test_clips_come_in_the_frames_and_the_size_of_the_model(
     clips, labels = split.batch(torch.tensor([3, 0, 3]), image_size)
     assert clips.shape == (3, 3, num_frames, image_size, image_size)
     assert labels.shape == (3,)
-    # The weights of an interpolated pixel add up to 1 but for rounding.
-    assert clips.abs().max() <= 1 + 1e-6
+    assert -1 <= clips.min() <= clips.max() <= 1
     assert torch.equal(clips[0], clips[2])
     assert not torch.equal(clips[0], clips[1])
 
@@ -209,6 +208,13 @@ def test_an_image_is_scaled_by_bilinear_interpolation() -> None:
     image = torch.tensor([[-1.0, 1.0]]).expand(1, 3, 2, 2)
     images, _ = Split(image, torch.zeros(1)).batch(torch.tensor([0]), 4)
     assert images[0, 0, 0].tolist() == pytest.approx([-1, -0.5, 0.5, 1])
+
+
+def test_a_scaled_image_stays_in_its_range() -> None:
+    split = Split(torch.ones(1, 3, 32, 32), torch.zeros(1))
+    sizes = range(8, 225)
+    images = [split.batch(torch.tensor([0]), size)[0] for size in sizes]
+    assert max(image.max().item() for image in images) == 1
 
 
 def test_synthetic_images_are_the_same_every_time_and_differ_by_split() -> None:

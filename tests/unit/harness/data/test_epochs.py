@@ -397,6 +397,19 @@ def test_some_samples_can_be_chosen() -> None:
     assert labels.tolist() == [1, 5, 5, 2]
 
 
+def test_what_is_drawn_of_a_sample_to_look_at_is_drawn_once_and_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a training video a clip: features do not depend on who loads it, or when."""
+    use_workers(monkeypatch, 0)
+    first = counted(view(Trembling(16)))
+    use_workers(monkeypatch, 2)
+    torch.manual_seed(99)
+    some = counted(view(Trembling(16), indices=[9, 3], batch_size=1))
+    assert some == [first[9], first[3]]
+    assert len(set(first)) > 8
+
+
 def test_of_no_samples_there_are_no_batches() -> None:
     assert view(Shades(40), indices=[]) == []
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tlbench.data import InMemory, hold
-from tlbench.data.idx import Idx
+from tlbench.data.idx import FashionMnist, Idx, Mnist
 from tlbench.data.images import open_own_images
 from tlbench.errors import TrialError
 
@@ -71,6 +71,39 @@ def test_compressed_files_may_lie_where_torchvision_puts_them(
     assert len(Idx(path=str(root), num_classes=2).split("train")) == 2
 
 
+def torchvision_root(root: Path) -> Path:
+    """One data set of two pictures beside one of a single picture."""
+    for name, labels in (("MNIST", LABELS), ("FashionMNIST", LABELS[:1])):
+        (root / "both" / name / "raw").mkdir(parents=True)
+        write_split(root / "both" / name / "raw", "train", labels)
+    return root / "both"
+
+
+@pytest.mark.parametrize(("kind", "count"), [(Mnist, 2), (FashionMnist, 1)])
+def test_of_several_data_sets_the_one_of_that_name_is_read(
+    tmp_path: Path, kind: type[Idx], count: int
+) -> None:
+    dataset = kind(path=str(torchvision_root(tmp_path)), num_classes=2)
+    assert len(dataset.stored("train")) == count
+
+
+def test_of_several_data_sets_none_is_read_by_chance(tmp_path: Path) -> None:
+    dataset = open_own_images(path=str(torchvision_root(tmp_path)), num_classes=2)
+    with pytest.raises(
+        TrialError, match=r"is in .*/FashionMNIST/raw and in .*/MNIST/raw; the path of"
+    ):
+        dataset.stored("train")
+
+
+def test_another_data_set_is_not_read_in_place_of_the_one_named(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "MNIST" / "raw").mkdir(parents=True)
+    write_split(tmp_path / "MNIST" / "raw", "train")
+    with pytest.raises(TrialError, match="there is no train-images-idx3-ubyte"):
+        FashionMnist(path=str(tmp_path), num_classes=2).stored("train")
+
+
 def test_idx_files_of_ones_own_are_told_by_their_names(root: Path) -> None:
     dataset = open_own_images(path=str(root), num_classes=2)
     assert isinstance(dataset, InMemory)
@@ -112,6 +145,15 @@ def test_a_file_cut_short_in_its_compression_is_refused(root: Path) -> None:
     cut = gzip.compress(idx_bytes(PICTURES))[:-12]
     damage(root, "train-images-idx3-ubyte.gz", cut)
     with pytest.raises(TrialError, match="cannot be read: Compressed file ended"):
+        Idx(path=str(root), num_classes=2).split("train")
+
+
+def test_damaged_compression_is_refused(root: Path) -> None:
+    (root / "train-images-idx3-ubyte").unlink()
+    content = bytearray(gzip.compress(idx_bytes(PICTURES)))
+    content[10:20] = b"\xff" * 10
+    damage(root, "train-images-idx3-ubyte.gz", bytes(content))
+    with pytest.raises(TrialError, match=r"train-images-.*\.gz cannot be read: Error"):
         Idx(path=str(root), num_classes=2).split("train")
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from timm.data.real_labels import RealLabelsImagenet
 
-from support.images import shade_of, write_image
+from support.images import encoded, shade_of, write_image
 from tlbench.data import Stored, open_dataset
 from tlbench.data.imagenet import ImageNet21k, ImageNetReal, ObjectNet
-from tlbench.errors import TrialError
+from tlbench.errors import TrialError, UnreadableSampleError
 from tlbench.suites.names import parse_model
 from tlbench.suites.spec import Case
 
@@ -143,6 +143,16 @@ def test_the_red_border_of_objectnet_is_cut_off(objectnet: Path) -> None:
     frames, _ = open_objectnet(objectnet).read(1)
     assert frames[0].size == (12 - 4, 8 - 4)
     assert shade_of(frames) == 40
+
+
+@pytest.mark.parametrize("size", [(4, 9), (9, 3), (1, 1)])
+def test_an_image_that_is_all_border_is_unreadable(
+    objectnet: Path, size: tuple[int, int]
+) -> None:
+    file = objectnet / "images" / "plate_" / "1.png"
+    file.write_bytes(encoded(40, size=size))
+    with pytest.raises(UnreadableSampleError, match=f"it is {size[0]} x {size[1]} pix"):
+        open_objectnet(objectnet).read(1)
 
 
 def test_folders_of_objectnet_that_are_missing_are_named(objectnet: Path) -> None:

@@ -2,17 +2,23 @@
 
 import json
 import os
+import subprocess
+import sys
+import tarfile
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
 import datasets
+import numpy as np
 import pytest
 import webdataset
 from PIL import Image
 
 from support.images import SHADE_ERROR, encoded, shade_of, write_image
 from tlbench.data import Dataset, SplitName, Stored
+from tlbench.data.image_files import decode
 from tlbench.data.images import Images, open_own_images
 from tlbench.errors import TrialError, UnreadableSampleError
 
@@ -186,6 +192,117 @@ def test_images_of_other_modes_become_rgb(tmp_path: Path) -> None:
     assert [stored.read(index)[0][0].mode for index in range(3)] == ["RGB"] * 3
 
 
+def file_of(image: Image.Image, kind: str, **options: object) -> BytesIO:
+    file = BytesIO()
+    image.save(file, kind, **options)
+    return file
+
+
+def pixels(file: BytesIO) -> list[list[int]]:
+    found: list[list[int]] = np.asarray(decode(file)).reshape(-1, 3).tolist()
+    return found
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_grey_of_16_bits_keeps_its_shades(kind: str) -> None:
+    shades = np.array([[0, 255, 256, 0x1234, 0x8000, 0xFFFF]], np.uint16)
+    found = pixels(file_of(Image.fromarray(shades), kind))
+    assert found == [[shade] * 3 for shade in (0, 0, 1, 0x12, 0x80, 255)]
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_grey_of_unknown_range_is_unreadable(kind: type[np.generic]) -> None:
+    file = file_of(Image.fromarray(np.array([[1, 70_000]], kind)), "TIFF")
+    with pytest.raises(UnreadableSampleError, match="nothing says how bright any is"):
+        decode(file)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("transparency", [1, b"\x00\x80"])
+def test_a_palette_with_transparency_keeps_its_colours(
+    transparency: int | bytes,
+) -> None:
+    image = Image.fromarray(np.array([[0, 1]], np.uint8), "L").convert("P")
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    found = pixels(file_of(image, "PNG", transparency=transparency))
+    assert found == [[10, 20, 30], [40, 50, 60]]
+
+
+def test_grey_with_transparency_keeps_its_shades() -> None:
+    image = Image.fromarray(np.array([[[100, 0], [200, 255]]], np.uint8), "LA")
+    assert pixels(file_of(image, "PNG")) == [[100] * 3, [200] * 3]
+
+
+def test_printing_colours_become_those_of_a_screen() -> None:
+    image = Image.new("CMYK", (1, 1), (255, 0, 0, 0))  # all cyan
+    assert pixels(file_of(image, "TIFF")) == [[0, 255, 255]]
+
+
+def test_an_image_deeper_in_a_class_is_of_that_class(tmp_path: Path) -> None:
+    for name in CLASSES:
+        write_image(tmp_path / "train" / name / "images" / "x.jpg", SHADES[name])
+    write_image(tmp_path / "train" / "beet" / "fig" / "y.jpg", SHADES["beet"])
+    assert labelled_shades(own(tmp_path).stored("train")) == [
+        (0, 40),
+        (0, 40),
+        (1, 120),
+        (2, 200),
+    ]
+
+
+@pytest.mark.parametrize("layout", ["shards", "parquet"])
+def test_of_two_splits_to_evaluate_on_the_likelier_counts(
+    tmp_path: Path, layout: Layout
+) -> None:
+    root = write_layout(tmp_path / "data", layout)
+    for file in [*root.glob("*train-*"), *root.glob("data/train-*")]:
+        file.rename(file.with_name(file.name.replace("train", "test")))
+    assert len(own(root).stored("eval")) == len(CLASSES) * COUNTS["eval"]
+    for file in [*root.glob("*validation-*"), *root.glob("data/validation-*")]:
+        file.unlink()
+    assert len(own(root).stored("eval")) == len(CLASSES) * COUNTS["train"]
+
+
+@pytest.mark.parametrize("archive", ["ILSVRC2012_img_train.tar", "train.parquet"])
+def test_class_folders_count_and_not_the_archives_beside_them(
+    tmp_path: Path, archive: str
+) -> None:
+    root = write_layout(tmp_path / "data", "folders")
+    (root / archive).write_bytes(b"what they came from")
+    assert len(own(root).stored("train")) == len(CLASSES) * COUNTS["train"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "number", "name"),
+    [
+        ("parquet", 8, "data/train-00000-of-00002.parquet/row 8"),
+        ("parquet", 9, "data/train-00001-of-00002.parquet/row 0"),
+        ("saved", 2, "train/row 2"),
+    ],
+)
+def test_a_row_is_called_by_its_part_of_the_table(
+    tmp_path: Path, layout: Layout, number: int, name: str
+) -> None:
+    root = write_layout(tmp_path / "data", layout)
+    if layout == "parquet":
+        first = root / "data" / "train-00000-of-00001.parquet"
+        first.rename(root / "data" / "train-00000-of-00002.parquet")
+        table("eval").to_parquet(root / "data" / "train-00001-of-00002.parquet")
+    stored = own(root).stored("train")
+    assert stored.name(number) == name
+
+
+def test_a_name_in_a_tar_that_is_not_unicode_is_read(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "train-0.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+        for ending, content in (("jpg", encoded(90)), ("cls", b"2")):
+            member = tarfile.TarInfo(f"caf\udce9.{ending}")
+            member.size = len(content)
+            tar.addfile(member, BytesIO(content))
+    stored = own(tmp_path).stored("train")
+    assert labelled_shades(stored) == [(2, 90)]
+    assert stored.name(0) == "train-0.tar/caf\udce9"
+
+
 # ---------------------------------------------------------------- what is broken
 
 
@@ -228,6 +345,13 @@ def test_a_row_without_an_image_is_unreadable(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- what is wrong
+
+
+def test_two_names_of_one_class_are_refused(tmp_path: Path) -> None:
+    for name in ("1", "01", "2"):
+        write_image(tmp_path / name / "x.jpg", 100)
+    with pytest.raises(TrialError, match="01 and 1 are two names of one class"):
+        own(tmp_path).stored("train")
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -340,3 +464,8 @@ def test_a_tar_file_cut_short_is_refused(tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:1000])
     with pytest.raises(TrialError, match=r"train-0\.tar cannot be read as a tar file"):
         Images(path=str(tmp_path), num_classes=3).stored("train")
+
+
+def test_images_need_no_decoder_of_videos() -> None:
+    code = "import sys, tlbench.data.images; sys.exit('av' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -113,6 +113,11 @@ def test_without_lists_the_class_folders_are_read(root: Path) -> None:
             HEADER + TRAIN + "zumba,0wR5jVB-WPk,0:59,1:09,train,0\n",
             r"train\.csv:4: time_start=0:59 and time_end=1:09 are not both whole",
         ),
+        (
+            HEADER + '"clean\n\nand jerk",_dbcJuKJQNs,40,50,train,0\n\n'
+            "zumba,0wR5jVB-WPk,0:59,1:09,train,0\n",
+            r"train\.csv:6: time_start=0:59",
+        ),
     ],
 )
 def test_a_list_of_another_form_is_refused(root: Path, text: str, message: str) -> None:

@@ -99,3 +99,36 @@ def test_videos_are_found_at_any_depth_and_through_links(root: Path) -> None:
     found = find_videos(root)
     assert set(found) == {"a", "b", "d", "e.f"}
     assert found["e.f"] == f"{root}/elsewhere/linked/e.f.webm"
+
+
+def test_a_link_that_leads_back_is_not_followed_for_ever(root: Path) -> None:
+    (root / "train" / "run" / "back").symlink_to(root / "train")
+    (root / "back").symlink_to(root)
+    assert find_videos(root)["a"] == f"{root}/train/run/a.MKV"
+    assert labelled(open_videos(root), "eval") == {"wave/d.mp4": 1}
+
+
+def test_a_video_deeper_in_a_class_is_of_that_class(root: Path) -> None:
+    (root / "train" / "run" / "part 1").mkdir()
+    (root / "train" / "run" / "a.MKV").rename(root / "train/run/part 1/a.MKV")
+    assert labelled(open_videos(root), "train") == {
+        "run/b.mp4": 0,
+        "run/part 1/a.MKV": 0,
+        "wave/c.mp4": 1,
+    }
+
+
+def test_class_folders_without_videos_are_refused(root: Path) -> None:
+    (root / "test" / "wave" / "d.mp4").unlink()
+    with pytest.raises(
+        TrialError, match=f"{root}: there are no videos for eval; their"
+    ):
+        open_videos(root).stored("eval")
+
+
+def test_of_two_splits_in_a_table_the_likelier_counts(root: Path) -> None:
+    table = root / "videos.csv"
+    table.write_text(
+        "path,label,split\ntest/wave/d.mp4,1,validation\ntrain/run/b.mp4,0,test\n"
+    )
+    assert labelled(open_videos(table), "eval") == {"test/wave/d.mp4": 1}

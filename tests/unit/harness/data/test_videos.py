@@ -195,6 +195,21 @@ def test_a_video_that_a_telephone_turned_is_turned_upright(tmp_path: Path) -> No
     assert frame_numbers([image.rotate(-90, expand=True)]) == [5]
 
 
+@pytest.mark.parametrize("indices", [(2, 15), (15, 2)])
+def test_all_frames_have_the_size_of_the_first_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, indices: tuple[int, int]
+) -> None:
+    parts = [write_video(tmp_path / "small.h264", 10)]
+    monkeypatch.setattr("support.videos.HEIGHT", 2 * HEIGHT)
+    parts.append(write_video(tmp_path / "large.h264", 10))
+    video = tmp_path / "both.h264"
+    video.write_bytes(b"".join(part.read_bytes() for part in parts))
+    frames = read_frames(str(video), picked(*indices))
+    height = HEIGHT if indices[0] < 10 else 2 * HEIGHT
+    assert {frame.size for frame in frames} == {(BITS * BAR, height)}
+    assert frame_numbers(frames) == [index % 10 for index in indices]
+
+
 def test_a_title_in_another_encoding_does_no_harm(tmp_path: Path) -> None:
     path = write_video(tmp_path / "video.mp4", 10, title="Caf? am See")
     path.write_bytes(path.read_bytes().replace(b"Caf?", b"Caf\xe9"))
