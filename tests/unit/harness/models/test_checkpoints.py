@@ -653,7 +653,7 @@ def test_an_array_that_claims_more_than_any_memory_is_one_sentence(
     claimed = {"descr": "<f4", "fortran_order": False, "shape": (1 << 58,)}
     np.lib.format.write_array_header_1_0(header, claimed)
     with zipfile.ZipFile(tmp_path / "weights.npz", "w") as archive:
-        archive.writestr("Transformer/pos_embedding.npy", header.getvalue())
+        archive.writestr("embedding/kernel.npy", header.getvalue())
     assert "cut off or broken (" in why_not_read(tmp_path / "weights.npz")
 
 
