@@ -357,6 +357,36 @@ def artifacts(session: Session, trial_id: int) -> list[Artifact]:
     return [Artifact(*row) for row in session.execute(statement)]
 
 
+def trials_with_artifact(
+    session: Session, trial_ids: Sequence[int], name: str
+) -> set[int]:
+    """Those of the trials that have left a file of that name behind."""
+    file = models.Artifact
+    return {
+        trial_id
+        for some_ids in parts(trial_ids)
+        for trial_id in session.scalars(
+            select(file.trial_id).where(file.trial_id.in_(some_ids), file.name == name)
+        )
+    }
+
+
+def named_artifacts(
+    session: Session, trial_ids: Sequence[int], name: str
+) -> dict[int, bytes]:
+    """The content of the files of one name, by trial; absent: there is none."""
+    file = models.Artifact
+    return {
+        trial_id: content
+        for some_ids in parts(trial_ids)
+        for trial_id, content in session.execute(
+            select(file.trial_id, file.content).where(
+                file.trial_id.in_(some_ids), file.name == name
+            )
+        )
+    }
+
+
 def case_wall_times(
     session: Session, identities: Sequence[str], *, machine: Machine | None = None
 ) -> dict[str, list[float]]:

@@ -17,6 +17,8 @@ MAIN_METRICS = (
     "macs",
     "params",
     "top1_percent",
+    "map_percent",
+    "fewshot_5_top1_percent",
     "time_to_accuracy_s",
 )
 """Metrics that are columns of `trial_view`."""

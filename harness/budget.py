@@ -23,12 +23,8 @@ from tlbench.units import format_duration
 
 FIRST_BLOCKS = 2
 """Blocks of everything; two trials a side are the fewest that have an interval."""
-MEASURED: dict[Mode, str] = {
-    "infer": "throughput_samples_per_s",
-    "train": "throughput_samples_per_s",
-    "fit": "top1_percent",
-}
-"""The metric whose interval is to become narrow; other modes run once."""
+MEASURED: frozenset[Mode] = frozenset({"infer", "train", "fit"})
+"""Where the interval of the main metric is to become narrow; other modes run once."""
 
 Values = dict[int, float | None]
 """What the trials of a case measured, by block; None: nothing."""
@@ -312,8 +308,7 @@ def _measured(case: Case, result: TrialResult) -> float | None:
     """
     if result.status != "ok" or case.mode not in MEASURED:
         return None
-    name = MEASURED[case.mode]
+    name, of_job = case.main_metric, WHOLE_JOB
     return next(
-        (m.value for m in result.metrics if m.name == name and m.rank == WHOLE_JOB),
-        None,
+        (m.value for m in result.metrics if m.name == name and m.rank == of_job), None
     )

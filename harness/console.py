@@ -14,7 +14,7 @@ from rich.text import Text
 from tlbench.models.publication import MISPRINT_MARK
 from tlbench.result import TrialResult
 from tlbench.suites.names import model_name
-from tlbench.suites.spec import Trial
+from tlbench.suites.spec import Case, Trial
 from tlbench.units import (
     UNKNOWN,
     format_bytes,
@@ -37,8 +37,6 @@ if TYPE_CHECKING:  # torch, Ray, pandas and seaborn load slowly, and few need th
     from tlbench.reports.repro import Reproduction
     from tlbench.runner import Stored
 
-HEADLINES = ("throughput_samples_per_s", "top1_percent", "macs")
-"""The metric that stands for a trial in one line: the first it has."""
 REFRESHES_PER_S = 1
 """Seldom: the driver shall sleep while a trial measures."""
 MAX_ROWS = 12
@@ -158,18 +156,18 @@ class _LiveView:
                 trial.case.mode,
                 Text(model_name(trial.case.model)),
                 str(trial.repeat),
-                Text(outcome(item.finished.result), style=_style(item)),
+                Text(outcome(trial.case, item.finished.result), style=_style(item)),
                 format_duration(item.finished.wall_time_s),
             )
         return table
 
 
-def outcome(result: TrialResult) -> str:
-    """One trial in a few words: its headline metric, or why there is none."""
+def outcome(case: Case, result: TrialResult) -> str:
+    """One trial in a few words: its main metric, or why there is none."""
     if result.status != "ok":
         return f"{result.status}: {result.reason}"
     values = {m.name: m.value for m in result.metrics if m.rank < 0}
-    name = next((name for name in HEADLINES if name in values), None)
+    name = next((n for n in (case.main_metric, "macs") if n in values), None)
     return "ok" if name is None else format_metric(name, values[name])
 
 
@@ -182,7 +180,7 @@ def _line(stored: "Sequence[Stored]", trials: Sequence[Trial], pace: Paced) -> s
     left = f"; {format_duration(pace.left_s(done))} left" if done < len(trials) else ""
     return (
         f"{done}/{len(trials)} {_title(last.finished.trial)}:"
-        f" {outcome(last.finished.result)}"
+        f" {outcome(last.finished.trial.case, last.finished.result)}"
         f" in {format_duration(last.finished.wall_time_s)}{left}"
     )
 

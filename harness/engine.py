@@ -15,10 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tlbench.errors import UnsupportedError
+from tlbench.errors import TrialError, UnsupportedError
+from tlbench.losses import classification_loss
+from tlbench.masters import Average, Masters, copy_tensors, deepspeed_masters
 from tlbench.rank import Rank
-from tlbench.suites.spec import Case, Parallelism
+from tlbench.suites.spec import NO_TRAINING, Case, Parallelism
 
+MOMENTUM = 0.9
+"""Of sgd."""
+DECAY = "decoupled_weight_decay"
+"""What a group of torch's SGD keeps its weight decay as."""
 UNDECAYED = frozenset({"pos_embed", "cls_token", "latent"})
 """Parameters that are no matrices although they have more than one dimension: of the
 embedding, and the query of a MAP head."""
@@ -47,7 +53,7 @@ def join_process_group(case: Case, rank: Rank) -> None:
     A rank that is alone needs no group, except where DeepSpeed trains.
     """
     backend = "nccl" if rank.device == "cuda" else "gloo"
-    if case.mode != "infer" and case.stack == "deepspeed":
+    if case.mode not in NO_TRAINING and case.stack == "deepspeed":
         _join_by_deepspeed(backend, rank)
     elif rank.world_size > 1:
         torch.distributed.init_process_group(
@@ -112,6 +118,8 @@ def config(case: Case) -> dict[str, Any]:
         "steps_per_print": 2**62,  # never
         # Its own optimiser for offloaded states is compiled first; torch's serves.
         "zero_force_ds_cpu_optimizer": False,
+        # So it calls SGD, whose steps the tests hold against torch's at every stage.
+        "zero_allow_untested_optimizer": True,
     }
 
 
@@ -126,7 +134,7 @@ def _zero(parallelism: Parallelism) -> dict[str, Any]:
 
 
 class TrainingEngine(Protocol):
-    """A model and AdamW that take one optimiser step at a time."""
+    """A model and an optimiser that take one step at a time."""
 
     @property
     def model(self) -> nn.Module:
@@ -134,8 +142,26 @@ class TrainingEngine(Protocol):
 
     def set_learning_rate(self, learning_rate: float) -> None: ...
 
-    def step(self, images: Tensor, labels: Tensor) -> Tensor:
+    def step(self, images: Tensor, targets: Tensor) -> Tensor:
         """One optimiser step on this rank's share of the batch; its mean loss."""
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside, the model computes with the average of its weights, if one is kept.
+
+        Every rank must do so.
+        """
+
+    def state(self) -> dict[str, Any]:
+        """What this rank goes on from: tensors, lists, dicts and numbers only."""
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from such a state; every rank must do so."""
+
+    def whole_weights(self) -> dict[str, Tensor]:
+        """The weights that the model computes with, by name; on rank 0, of all ranks.
+
+        Every rank must ask.
+        """
 
 
 def training_engine(model: nn.Module, case: Case, rank: Rank) -> TrainingEngine:
@@ -144,7 +170,73 @@ def training_engine(model: nn.Module, case: Case, rank: Rank) -> TrainingEngine:
     return engine(model, case, rank)
 
 
-class DeepSpeedEngine:
+@torch.no_grad()
+def set_head_bias(model: nn.Module, value: float) -> None:
+    """Fill the biases of the classifier.
+
+    Raises:
+        TrialError: The model has no layer called head, or one without a bias.
+    """
+    biases = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if f".{name}".endswith(".head.bias")
+    ]
+    if not biases:
+        raise TrialError(
+            f"fit.head_bias={value:g} is for the bias of a layer called head, which"
+            " this model has not"
+        )
+    for bias in biases:
+        bias.fill_(value)
+
+
+class _Engine:
+    """What both engines can do with the weights between two steps."""
+
+    def __init__(self, network: nn.Module, masters: Masters, case: Case, rank: Rank):
+        self._network, self._masters, self._rank = network, masters, rank
+        self._fit, self._accumulation = case.fit, case.accumulation
+        decay = case.fit.ema_decay
+        self._average = Average(masters, decay) if decay else None
+
+    def averaged(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._average is None else self._average.in_use()
+
+    def state(self) -> dict[str, Any]:
+        return {
+            **self._masters.state(),
+            "average": [] if self._average is None else self._average.tensors,
+            "buffers": dict(self._network.named_buffers()),
+        }
+
+    @torch.no_grad()
+    def load_state(self, state: dict[str, Any]) -> None:
+        self._masters.load_state(state)
+        averages = [] if self._average is None else self._average.tensors
+        for tensor, kept in zip(averages, state["average"], strict=True):
+            tensor.copy_(kept)
+        for name, buffer in self._network.named_buffers():
+            buffer.copy_(state["buffers"][name])
+
+    def whole_weights(self) -> dict[str, Tensor]:
+        weights = {}
+        for name, tensor in self._network.state_dict(keep_vars=True).items():
+            with self._gathered(tensor):
+                if self._rank.rank == 0:
+                    weights[name] = tensor.detach().to("cpu", copy=True).contiguous()
+        return weights
+
+    def _gathered(self, tensor: Tensor) -> AbstractContextManager[None]:
+        """Inside, the tensor is there as a whole."""
+        return nullcontext()
+
+    def _end_step(self) -> None:
+        if self._average is not None:
+            self._average.add_step()
+
+
+class DeepSpeedEngine(_Engine):
     """Training under DeepSpeed, with the ZeRO stage and offload of the case."""
 
     def __init__(self, model: nn.Module, case: Case, rank: Rank) -> None:
@@ -155,27 +247,36 @@ class DeepSpeedEngine:
         groups = _parameter_groups(model, case.optimizer.weight_decay)
         self.model, *_ = deepspeed.initialize(
             model=model,
-            optimizer=_adamw(groups, case, is_on_gpu=is_on_gpu),
+            optimizer=_optimizer(groups, case, is_on_gpu=is_on_gpu),
             config=config(case),
             dist_init_required=False,
         )
-        self._accumulation = case.accumulation
+        super().__init__(model, deepspeed_masters(self.model.optimizer), case, rank)
 
     def set_learning_rate(self, learning_rate: float) -> None:
         for group in self.model.optimizer.param_groups:
             group["lr"] = learning_rate
 
-    def step(self, images: Tensor, labels: Tensor) -> Tensor:
+    def step(self, images: Tensor, targets: Tensor) -> Tensor:
         losses = []
-        for part, targets in _parts(images, labels, self._accumulation):
-            loss = _loss(self.model(part), targets)
+        for part, wanted in _parts(images, targets, self._accumulation):
+            loss = classification_loss(self.model(part), wanted, self._fit)
             self.model.backward(loss)
             self.model.step()
             losses.append(loss.detach())
+        self._end_step()
         return torch.stack(losses).mean()
 
+    def _gathered(self, tensor: Tensor) -> AbstractContextManager[None]:
+        import deepspeed
 
-class TorchEngine:
+        gathered: AbstractContextManager[None] = deepspeed.zero.GatheredParameters(
+            [tensor]
+        )
+        return gathered
+
+
+class TorchEngine(_Engine):
     """The same training by torch alone, and DistributedDataParallel between ranks.
 
     In bf16 it keeps the weights in fp32 beside those that the model computes with, and
@@ -196,24 +297,28 @@ class TorchEngine:
             groups = [_in_fp32(group) for group in groups]
         self._stepped = _parameters(groups)
         self._copied = list(zip(weights, self._stepped, strict=True)) if is_bf16 else []
-        self._optimizer = _adamw(groups, case, is_on_gpu=rank.device == "cuda")
-        self.model = DistributedDataParallel(model) if rank.world_size > 1 else model
-        self._accumulation = case.accumulation
+        self._optimizer = _optimizer(groups, case, is_on_gpu=rank.device == "cuda")
         self._clipping = case.optimizer.gradient_clipping
+        masters = Masters(
+            self._optimizer, [group["params"] for group in groups], self._publish
+        )
+        super().__init__(model, masters, case, rank)
+        self.model = DistributedDataParallel(model) if rank.world_size > 1 else model
 
     def set_learning_rate(self, learning_rate: float) -> None:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
 
-    def step(self, images: Tensor, labels: Tensor) -> Tensor:
+    def step(self, images: Tensor, targets: Tensor) -> Tensor:
         losses: list[Tensor] = []
-        for part, targets in _parts(images, labels, self._accumulation):
+        for part, wanted in _parts(images, targets, self._accumulation):
             is_last = len(losses) + 1 == self._accumulation
             with nullcontext() if is_last else self._without_exchange():
-                loss = _loss(self.model(part), targets)
+                loss = classification_loss(self.model(part), wanted, self._fit)
                 torch.autograd.backward(loss / self._accumulation)
             losses.append(loss.detach())
         self._update_weights()
+        self._end_step()
         return torch.stack(losses).mean()
 
     def _without_exchange(self) -> AbstractContextManager[None]:
@@ -228,40 +333,54 @@ class TorchEngine:
         weights, copies = [w for w, _ in copied], [c for _, c in copied]
         for copy in copies:
             copy.grad = torch.empty_like(copy)
-        _copy(_gradients(weights), _gradients(copies))
+        copy_tensors(_gradients(weights), _gradients(copies))
         if self._clipping:
             nn.utils.clip_grad_norm_(self._stepped, self._clipping)
         self._optimizer.step()
-        _copy(copies, weights)
+        copy_tensors(copies, weights)
         self._optimizer.zero_grad()
         self.model.zero_grad()
+
+    @torch.no_grad()
+    def _publish(self) -> None:
+        copy_tensors([c for _, c in self._copied], [w for w, _ in self._copied])
 
 
 def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
     return [p.grad for p in parameters if p.grad is not None]
 
 
-def _copy(sources: list[Tensor], targets: list[Tensor]) -> None:
-    """Copy many tensors in a few launches."""
-    if sources:
-        torch._foreach_copy_(targets, sources)
-
-
 def _parts(
-    images: Tensor, labels: Tensor, count: int
+    images: Tensor, targets: Tensor, count: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The micro-batches of a step: images [B / count, ...] and labels [B / count]."""
-    return zip(images.chunk(count), labels.chunk(count), strict=True)
+    """The micro-batches of a step: images [B / count, ...], and as many targets."""
+    return zip(images.chunk(count), targets.chunk(count), strict=True)
 
 
-def _loss(logits: Tensor, targets: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(logits.float(), targets)
-
-
-def _adamw(
+def _optimizer(
     groups: list[dict[str, Any]], case: Case, *, is_on_gpu: bool
-) -> torch.optim.AdamW:
-    return torch.optim.AdamW(groups, lr=case.optimizer.learning_rate, fused=is_on_gpu)
+) -> torch.optim.Optimizer:
+    learning_rate = case.optimizer.learning_rate
+    if case.optimizer.kind == "adamw":
+        return torch.optim.AdamW(groups, lr=learning_rate, fused=is_on_gpu)
+    # torch's SGD would add the decay to the gradient.
+    decoupled = [
+        group | {"weight_decay": 0.0, DECAY: group["weight_decay"]} for group in groups
+    ]
+    optimizer = torch.optim.SGD(
+        decoupled, lr=learning_rate, momentum=MOMENTUM, fused=is_on_gpu
+    )
+    optimizer.register_step_pre_hook(_decay)
+    return optimizer
+
+
+@torch.no_grad()
+def _decay(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """Decay ahead of the step, as AdamW does: of what has a gradient only."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if group[DECAY] and parameter.grad is not None:
+                parameter.mul_(1 - group["lr"] * group[DECAY])
 
 
 def _parameters(groups: list[dict[str, Any]]) -> list[Tensor]:

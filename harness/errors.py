@@ -5,7 +5,8 @@ TlbenchError
 ├── ClusterError   Ray cannot be started, joined, or can never hold the trial
 ├── TrialError     a trial cannot be brought to its end
 │   ├── UnsupportedError    this machine cannot do what the case asks for
-│   └── NonFiniteLossError  training left the finite numbers
+│   ├── NonFiniteLossError  training left the finite numbers
+│   └── UnreadableSampleError  a stored sample is broken, too short or missing
 ├── UnknownCostError  the cost of a builder's model has no closed form
 ├── StoreError     the result database cannot be opened, read or written
 └── ReportError    a report cannot be made from what is stored
@@ -42,6 +43,10 @@ class NonFiniteLossError(TrialError):
     def __str__(self) -> str:
         where = "" if self.step is None else f" at optimiser step {self.step}"
         return f"the loss is {self.loss}{where}"
+
+
+class UnreadableSampleError(TrialError):
+    """A stored sample is broken, too short or missing; the message says what it is."""
 
 
 class UnknownCostError(TlbenchError):

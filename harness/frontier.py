@@ -411,5 +411,6 @@ def _probe(trial: Trial, batch_size: int, device: DeviceKind) -> Probe:
         position=trial.position,
         seed=trial.seed,
         source=trial.source,
+        data_path=trial.data_path,
         stop_bytes=int(OVERSHOOT * limit) if limit and device == "cpu" else None,
     )

@@ -8,17 +8,20 @@ B samples of this rank in one step.
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from statistics import median
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from tlbench.accuracy.evaluate import Accuracy, evaluate
+from tlbench.accuracy.fewshot import FewShotAccuracy, few_shot
 from tlbench.accuracy.fit import fit
-from tlbench.data import Dataset, StoredDataset
+from tlbench.data import Dataset, SplitName, hold, unreadable
+from tlbench.data.epochs import view_batches
 from tlbench.data.loader import Batch, Feed, make_loader
 from tlbench.engine import (
     TrainingEngine,
@@ -27,6 +30,7 @@ from tlbench.engine import (
     wait_for_all_ranks,
 )
 from tlbench.errors import NonFiniteLossError, UnknownCostError
+from tlbench.measure.attention_maps import map_findings
 from tlbench.measure.communication import (
     COMPILED,
     measure_communication,
@@ -56,6 +60,7 @@ from tlbench.result import Artifact, Metric, Series, too_few_steps
 from tlbench.statistics import percentile
 from tlbench.suites.probe import Probe
 from tlbench.suites.spec import Case, Trial
+from tlbench.suites.training import fewshot_metric
 
 LATENCY_STEPS = 200
 """Enough for a 99th percentile."""
@@ -96,6 +101,14 @@ class Findings:
         self.add(first_step_time_s=times.warmup[0])
         self.notes |= times.notes
 
+    def add_accuracy(self, accuracy: Accuracy) -> None:
+        self.add(**accuracy.metrics)
+        self.notes |= accuracy.notes
+
+    def add_maps(self, metrics: list[Metric], artifacts: list[Artifact]) -> None:
+        self.metrics += metrics
+        self.artifacts += artifacts
+
     def add_telemetry(self, telemetry: Telemetry, samples: int) -> None:
         self.metrics += telemetry.metrics(samples)
         self.series += telemetry.series
@@ -133,19 +146,19 @@ class Work:
 def _work(
     use: Callable[[Tensor, Tensor], object],
     trial: Trial,
-    dataset: StoredDataset,
+    dataset: Dataset,
     rank: Rank,
 ) -> Work:
     case, loader = trial.case, None
     if case.input.kind == "loader":
-        loader = make_loader(case, dataset.stored(), rank, trial.seed)
+        loader = make_loader(case, dataset.stored(_split(case)), rank, trial.seed)
     return Work(use, _fixed_batch(case, dataset, rank), loader)
 
 
 def measure_infer(
     trial: Trial,
     model: nn.Module,
-    dataset: StoredDataset,
+    dataset: Dataset,
     rank: Rank,
     findings: Findings,
 ) -> None:
@@ -264,7 +277,7 @@ def _add_latency(steps: tuple[float, ...], findings: Findings) -> None:
 def measure_train(
     trial: Trial,
     engine: TrainingEngine,
-    dataset: StoredDataset,
+    dataset: Dataset,
     rank: Rank,
     findings: Findings,
 ) -> None:
@@ -317,40 +330,146 @@ def measure_probe(
 
 
 def measure_fit(
-    case: Case,
+    trial: Trial,
+    model: nn.Module,
     engine: TrainingEngine,
     dataset: Dataset,
     rank: Rank,
-    seed: int,
     findings: Findings,
 ) -> None:
     findings.add_load_time()
+    case = trial.case
     curves, accuracy = fit(
-        engine, case, dataset, rank=rank, dtype=DTYPES[case.precision], seed=seed
+        engine, trial, dataset, rank=rank, dtype=DTYPES[case.precision]
     )
     findings.series += [
-        Series(item.name, tuple(getattr(curves, item.name))) for item in fields(curves)
+        Series(name, tuple(values))
+        for name, values in curves.series().items()
+        if values
     ]
+    findings.notes |= curves.notes
+    findings.add_accuracy(accuracy)
     findings.add(
-        top1_percent=accuracy.top1_percent,
-        top5_percent=accuracy.top5_percent,
-        n_eval=accuracy.total,
-        train_time_s=curves.eval_time_s[-1],
+        train_time_s=curves.train_time_s,
+        data_wait_fraction=curves.data_wait_fraction,
         loss=curves.loss[-1],
     )
     target = case.fit.target_top1_percent
     reached = curves.time_to_accuracy_s(target)
-    reason = None if reached is not None else f"top-1 never reached {target:g} %"
+    reason = None
+    if accuracy.top1_percent is None:
+        reason = f"samples of {case.data} have several labels, and no top-1"
+    elif reached is None:
+        reason = f"top-1 never reached {target:g} %"
     findings.metrics.append(Metric("time_to_accuracy_s", reached, reason))
+    with engine.averaged():
+        findings.add_maps(*map_findings(model, dataset, case, rank))
+    _add_unreadable(dataset, ("train", "eval"), findings)
+
+
+def measure_evaluate(
+    case: Case,
+    model: nn.Module,
+    dataset: Dataset,
+    rank: Rank,
+    findings: Findings,
+) -> None:
+    findings.add_load_time()
+    start = time.perf_counter()
+    accuracy = evaluate(
+        model,
+        dataset,
+        case,
+        rank=rank,
+        dtype=DTYPES[case.precision],
+        batch_size=case.micro_batch_size,
+    )
+    elapsed_s = time.perf_counter() - start
+    findings.add_accuracy(accuracy)
+    passed = len(hold(dataset, "eval").stored)
+    findings.add(eval_throughput_samples_per_s=passed / elapsed_s)
+    findings.add_maps(*map_findings(model, dataset, case, rank))
+    _add_unreadable(dataset, ("eval",), findings)
+
+
+def measure_fewshot(
+    trial: Trial,
+    model: nn.Module,
+    dataset: Dataset,
+    rank: Rank,
+    findings: Findings,
+) -> None:
+    findings.add_load_time()
+    case = trial.case
+    start = time.perf_counter()
+    result = few_shot(
+        model,
+        dataset,
+        case,
+        rank=rank,
+        dtype=DTYPES[case.precision],
+        batch_size=case.micro_batch_size,
+        seed=trial.seed,
+    )
+    elapsed_s = time.perf_counter() - start
+    for accuracy in result.accuracies:
+        _add_fewshot(accuracy, findings)
+    findings.add(
+        n_eval=result.asked, eval_throughput_samples_per_s=result.passed / elapsed_s
+    )
+    _add_unreadable(dataset, ("train", "eval"), findings)
+
+
+def _add_fewshot(accuracy: FewShotAccuracy, findings: Findings) -> None:
+    """The mean over the draws, how far they are apart, and each of them."""
+    shots, draws = accuracy.shots, accuracy.top1_percent
+    single = f"{len(draws)} draw has no deviation" if draws else accuracy.reason
+    deviation = accuracy.deviation_percent
+    findings.metrics += [
+        Metric(fewshot_metric(shots), accuracy.mean_percent, accuracy.reason),
+        Metric(
+            f"fewshot_{shots}_top1_deviation_percent",
+            deviation,
+            single if deviation is None else None,
+        ),
+    ]
+    if draws:
+        findings.series.append(Series(fewshot_metric(shots), draws))
+
+
+def _add_unreadable(
+    dataset: Dataset, splits: Iterable[SplitName], findings: Findings
+) -> None:
+    """How many samples this rank could not read, and which."""
+    accounts = {split: unreadable(dataset, split) for split in splits}
+    findings.add(unreadable_samples=sum(a.count for a in accounts.values()))
+    findings.notes |= {
+        f"unreadable_{split}": account.describe()
+        for split, account in accounts.items()
+        if account.count
+    }
 
 
 def _fixed_batch(case: Case, dataset: Dataset, rank: Rank) -> tuple[Tensor, Tensor]:
-    """This rank's samples of one step, on its device: [B, *sample_shape] and [B]."""
-    split = dataset.split("train")
+    """This rank's samples of one step, on its device: [B, *sample_shape] and [B].
+
+    The first ones there are, from the start again where there are too few.
+    """
+    split = _split(case)
+    count = len(hold(dataset, split).stored)
+    chosen = [place % count for place in range(case.global_batch_size)]
     per_rank = case.global_batch_size // rank.world_size
-    chosen = (torch.arange(per_rank) + rank.rank * per_rank) % len(split)
-    images, labels = split.batch(chosen, case.model.image_size)
-    return images.to(rank.device, DTYPES[case.precision]), labels.to(rank.device)
+    batches = view_batches(
+        dataset, split, case, rank, batch_size=per_rank, indices=chosen
+    )
+    batch = next(iter(batches))
+    images = batch.images[:per_rank]  # of the views of a sample, as many as go at once
+    return images.to(rank.device, DTYPES[case.precision]), batch.labels.to(rank.device)
+
+
+def _split(case: Case) -> SplitName:
+    """Where samples come from whose labels do not matter."""
+    return "eval" if case.data_info.is_eval_only else "train"
 
 
 def _finite(loss: float) -> float:

@@ -27,19 +27,28 @@ from tlbench.models.memory import (
 from tlbench.peaks import is_calibrated_device
 from tlbench.suites.model_spec import ModelSpec
 from tlbench.suites.names import model_name
-from tlbench.suites.spec import TRAIN_SAMPLES, Case, Mode, Suite, Trial
+from tlbench.suites.paths import data_path
+from tlbench.suites.spec import Case, Mode, Suite, Trial
 
 PHASES: tuple[frozenset[Mode], ...] = (
     frozenset({"profile"}),
     frozenset({"infer", "train"}),
     frozenset({"fit"}),
+    frozenset({"fewshot", "evaluate"}),
 )
 """Quick answers come first; only cases of one phase are compared with each other."""
 
 TRAINING: frozenset[Mode] = frozenset({"train", "fit"})
 TIMED: frozenset[Mode] = frozenset({"infer", "train"})
 
-START_TIME_S: dict[Mode, float] = {"profile": 3, "infer": 3, "train": 5, "fit": 5}
+START_TIME_S: dict[Mode, float] = {
+    "profile": 3,
+    "infer": 3,
+    "train": 5,
+    "fit": 5,
+    "fewshot": 3,
+    "evaluate": 3,
+}
 """A fresh process with its imports, on the two-core machine tlbench is developed on;
 used only where the database holds no trial of the case yet."""
 WARMUP_STEPS = 12
@@ -192,6 +201,8 @@ def make_trial(suite: Suite, case: Case, repeat: int, position: int) -> Trial:
         position,
         seed=suite.seed + repeat,
         source=case.model.source(suite.sources),
+        data_path=data_path(case, suite.paths),
+        storage=suite.storage if case.mode == "fit" else None,
         is_traced=suite.trace and repeat == 0 and case.mode in TIMED,
     )
 
@@ -299,9 +310,27 @@ def _trial_s(case: Case, start: float, flops_per_s: float) -> float:
         return start
     per_device = flops_per_s * case.parallelism.world_size
     if case.mode == "fit":
-        per_epoch = TRAIN_SAMPLES[case.data] * _train_flops(case)
-        return start + case.fit.epochs * per_epoch / per_device
+        return start + _fit_samples(case) * _train_flops(case) / per_device
+    if case.mode in ("fewshot", "evaluate"):
+        return start + _passed_samples(case) * _flops(case) / per_device
     return start + _passes_s(case, _step_time_s(case, per_device))
+
+
+def _fit_samples(case: Case) -> int:
+    """Training samples of a whole `fit`; none where nobody knows how many there are."""
+    if case.fit.steps is not None:
+        return case.fit.steps * case.global_batch_size
+    return case.fit.epochs * (case.data_info.train_samples or 0)
+
+
+def _passed_samples(case: Case) -> int:
+    """Images or clips to evaluate on, as far as known, and for probes to learn from."""
+    asked = case.views * (case.data_info.eval_samples or 0)
+    if case.mode == "evaluate":
+        return asked
+    drawn = case.fewshot.draws * case.fewshot.counts[-1] * case.num_classes
+    known = case.data_info.train_samples
+    return asked + (drawn if known is None else min(drawn, known))
 
 
 def _step_time_s(case: Case, flops_per_s: float) -> float:

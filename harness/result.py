@@ -23,6 +23,7 @@ SUMMED = frozenset(
         "power_w",
         "idle_power_w",
         "input_throughput_samples_per_s",
+        "unreadable_samples",
     }
 )
 """Metrics whose value for the job is the sum over the ranks; of others, the largest."""
@@ -40,12 +41,13 @@ SMALLEST = frozenset(
         "gpu_utilization_fraction",
         "cpu_clock_hz",
         "input_throughput_per_worker_samples_per_s",
+        "eval_throughput_samples_per_s",
     }
 )
 """Metrics whose value for the job is the smallest of any rank."""
 STEP_SERIES = frozenset({"warmup_step_time_s", "step_time_s"})
-RANK_NOTES = ("throttled_by", "energy_from")
-"""Notes that each rank makes of its own device."""
+RANK_NOTES = ("throttled_by", "energy_from", "unreadable_train", "unreadable_eval")
+"""Notes that each rank makes of its own device, and of what it read."""
 UNSETTLED = "did not settle in"
 """How the note `warmup` begins where the speed was not steady when timing began."""
 TELEMETRY = "telemetry_"

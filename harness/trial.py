@@ -11,11 +11,12 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from tlbench.data import load_dataset
+from tlbench.data import open_dataset
 from tlbench.engine import (
     join_process_group,
     leave_process_group,
     set_environment,
+    set_head_bias,
     training_engine,
 )
 from tlbench.errors import (
@@ -30,10 +31,13 @@ from tlbench.measure.precision import DTYPES, why_unsupported
 from tlbench.measure.telemetry import measure_idle_power
 from tlbench.models import cost
 from tlbench.models.builders import build_whole_model
+from tlbench.models.checkpoints import load_checkpoint
 from tlbench.models.memory import sample_activation_bytes
 from tlbench.models.vit import attention_kernel
 from tlbench.passes import (
     Findings,
+    measure_evaluate,
+    measure_fewshot,
     measure_fit,
     measure_infer,
     measure_probe,
@@ -42,7 +46,8 @@ from tlbench.passes import (
 from tlbench.rank import Rank
 from tlbench.result import Metric, Status, TrialResult
 from tlbench.suites.probe import Probe
-from tlbench.suites.spec import Case, Trial
+from tlbench.suites.spec import NO_TRAINING, Case, Trial
+from tlbench.validity import WATCHED
 
 SECOND_COUNTS = ("counter_macs", "profiler_macs")
 """What a profile holds against the closed form."""
@@ -94,23 +99,29 @@ def _measure(trial: Trial, rank: Rank, findings: Findings) -> None:
         return
     device = torch.device(rank.device)
     _prepare(case, seed, rank, device)
-    if case.mode != "fit" and not isinstance(trial, Probe):
+    if case.mode in WATCHED and not isinstance(trial, Probe):
         with findings.not_loading():
             findings.metrics.append(measure_idle_power(device))
-    dataset = load_dataset(case.data, case.model.video)
+    dataset = open_dataset(case, trial.data_path)
     with attention_kernel(case.attention):
         start = time.perf_counter()
         model = _build(case, source, device, findings)
-        engine = None if case.mode == "infer" else training_engine(model, case, rank)
+        engine = (
+            None if case.mode in NO_TRAINING else training_engine(model, case, rank)
+        )
         built = time.perf_counter()
         if isinstance(trial, Probe):
             measure_probe(trial, model, engine, dataset, rank, findings)
-        elif engine is None:
-            measure_infer(trial, model, dataset, rank, findings)
-        elif case.mode == "train":
+        elif engine is not None and case.mode == "train":
             measure_train(trial, engine, dataset, rank, findings)
+        elif engine is not None:
+            measure_fit(trial, model, engine, dataset, rank, findings)
+        elif case.mode == "infer":
+            measure_infer(trial, model, dataset, rank, findings)
+        elif case.mode == "evaluate":
+            measure_evaluate(case, model, dataset, rank, findings)
         else:
-            measure_fit(case, engine, dataset, rank, seed, findings)
+            measure_fewshot(trial, model, dataset, rank, findings)
     findings.add(build_time_s=built - start, measure_time_s=time.perf_counter() - built)
 
 
@@ -169,7 +180,10 @@ def _build(
         params=count,
         trainable_params=sum(p.numel() for p in parameters if p.requires_grad),
     )
-    if case.mode == "infer":
+    if case.fit.head_bias and case.mode not in NO_TRAINING:
+        set_head_bias(model, case.fit.head_bias)  # a checkpoint may have its own
+    findings.notes |= load_checkpoint(model, case)
+    if case.mode in NO_TRAINING:
         model = model.to(DTYPES[case.precision]).eval()
     if case.compile:
         model.compile()  # in place: the module keeps its type and its names
@@ -191,7 +205,7 @@ def _count_cost(case: Case, source: str | None, findings: Findings) -> None:
     counted = count_built_cost(case.model, case.num_classes, source)
     macs, train_flops = counted.macs, counted.train_flops
     values = {"macs": macs, "flops": None if macs is None else 2 * macs}
-    if case.mode != "infer":
+    if case.mode not in NO_TRAINING:
         values["train_flops"] = train_flops
     findings.metrics += [
         Metric(name, value, counted.reason if value is None else None)
@@ -202,7 +216,7 @@ def _count_cost(case: Case, source: str | None, findings: Findings) -> None:
 def _add_cost(case: Case, findings: Findings) -> None:
     macs = cost.macs(case.model, case.num_classes)
     findings.add(macs=macs, flops=2 * macs)
-    if case.mode != "infer":
+    if case.mode not in NO_TRAINING:
         findings.add(train_flops=cost.train_flops(case.model, case.num_classes))
 
 

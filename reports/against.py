@@ -15,12 +15,15 @@ from tlbench.reports.compare import ACCURACY, THROUGHPUT
 from tlbench.reports.evidence import Against
 from tlbench.reports.findings import Finding
 from tlbench.reports.gate import Answer, Judgement, Question, compare
-from tlbench.reports.quantities import QUANTITIES
+from tlbench.reports.quantities import FEWSHOT, QUANTITIES
 from tlbench.reports.selection import parse_selection
 from tlbench.reports.sides import Side
 from tlbench.units import format_counted, format_number
 
-METRICS = (THROUGHPUT, ACCURACY, DEVICE_MEMORY, HOST_MEMORY)
+METRICS = (
+    *(THROUGHPUT, ACCURACY, "map_percent", *FEWSHOT),
+    *(DEVICE_MEMORY, HOST_MEMORY),
+)
 """What runs are held against each other by, as far as both have measured it."""
 
 

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import PurePath
 from statistics import median
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -20,11 +21,16 @@ from tlbench.statistics import (
     interval_of_trials,
 )
 from tlbench.suites.spec import MODES, Case, Mode, Suite
+from tlbench.suites.training import Checkpoint
 
 ACCURACY_METRICS = frozenset(
-    {"top1_percent", "top5_percent", "n_eval", "time_to_accuracy_s"}
+    {"top1_percent", "top5_percent", "map_percent", "n_eval", "time_to_accuracy_s"}
 )
-"""Metrics that mean something only of trained weights."""
+"""Metrics that mean something only of trained weights; few-shot probes are trained."""
+
+CHECKPOINT = "checkpoint"
+SHOWN_DIGEST = 12
+"""Digits of a digest."""
 
 NOT_VALID: tuple[Validity, ...] = ("suspect", "invalid")
 
@@ -119,7 +125,7 @@ class CaseTrials:
 
     def values(self, metric: str) -> dict[int, float]:
         """The metric in each shuffled block, from finished trials that have it."""
-        if metric in ACCURACY_METRICS and self.mode != "fit":
+        if metric in ACCURACY_METRICS and not has_accuracy(self.case):
             return {}
         measured = {trial.repeat: trial.metrics.get(metric) for trial in self.finished}
         return {block: v for block, v in measured.items() if v is not None}
@@ -156,12 +162,27 @@ class CaseTrials:
     def _why_missing(self, metric: str) -> str:
         if not self.finished:
             return f"no trial ended well: {describe_statuses(self.statuses)}"
-        if metric in ACCURACY_METRICS and self.mode != "fit":
+        if metric in ACCURACY_METRICS and not has_accuracy(self.case):
             return f"mode {self.mode} runs random weights, which have no accuracy"
         for trial in self.finished:
             if metric in trial.reasons:
                 return trial.reasons[metric]
         return f"not measured in mode {self.mode}"
+
+
+def has_accuracy(case: Case) -> bool:
+    """Whether anything was trained, be it a probe."""
+    if case.mode == "evaluate":
+        return has_trained_weights(case)
+    return case.accuracy_metric is not None
+
+
+def has_trained_weights(case: Case) -> bool:
+    """Whether the model was trained: a user's builder may bring weights of its own."""
+    if case.mode == "fit" or case.checkpoint is not None:
+        return True
+    builder = case.model.builder
+    return builder is not None and builder.file is not None
 
 
 def interval_of(metric: str, values: Sequence[float]) -> Interval | None:
@@ -224,8 +245,57 @@ def gather(
 
 
 def settings(case: Case) -> dict[str, Any]:
-    """Everything of a case but its model, by dotted field name."""
-    return dict(flatten(case.model_dump(mode="json", exclude={"model"})))
+    """Everything of a case but its model, by dotted field name.
+
+    Every case has the same names, be there a checkpoint or not.
+    """
+    told = case.model_dump(mode="json", exclude={"model"})
+    told[CHECKPOINT] = told[CHECKPOINT] or dict.fromkeys(Checkpoint.model_fields)
+    return dict(flatten(told))
+
+
+def circumstances(case: Case) -> dict[str, Any]:
+    """The settings as they are told: what the model starts from is one of them."""
+    others = {n: v for n, v in settings(case).items() if not _is_of_checkpoint(n)}
+    return others | {CHECKPOINT: case.checkpoint and Weights.of(case.checkpoint)}
+
+
+def all_but_model(case: Case) -> tuple[Hashable, ...]:
+    """What cases have in common that differ in their models alone.
+
+    Weights belong to their model, but models with weights are not held against models
+    without.
+    """
+    told = circumstances(case)
+    told[CHECKPOINT] = told[CHECKPOINT] is not None
+    return tuple(told.values())
+
+
+def _is_of_checkpoint(name: str) -> bool:
+    return name.partition(".")[0] == CHECKPOINT
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a model starts from; of one digest, the same wherever the file lies."""
+
+    source: str
+    """The digest, or else the path."""
+    tubelets: str
+    words: str = field(compare=False)
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> "Weights":
+        path, digest = checkpoint.path, checkpoint.sha256
+        words = path
+        if digest is not None:
+            words = f"{PurePath(path).name} with SHA-256 {digest[:SHOWN_DIGEST]}"
+        if checkpoint.tubelets != Checkpoint.model_fields["tubelets"].default:
+            words += f" by {checkpoint.tubelets}"
+        return cls(digest or path, checkpoint.tubelets, words)
+
+    def __str__(self) -> str:
+        return self.words
 
 
 def describe_setting(name: str, value: object) -> str:
@@ -243,6 +313,10 @@ def describe_setting(name: str, value: object) -> str:
             return "any device"
         case "device", _:
             return f"on {value}"
+        case "checkpoint", None:
+            return "from random weights"
+        case "checkpoint", _:
+            return f"from {value}"
         case "parallelism.world_size", _:
             return "1 rank" if value == 1 else f"{value} ranks"
         case "parallelism.zero_stage", _:
@@ -294,7 +368,7 @@ def _labels(grouped: Sequence[_Grouped], names: Names) -> list[str]:
         {"run": names.run(key.run_id), "machine": names.machine(key.machine_id)}
         for key, _ in grouped
     ]
-    how = [settings(trials[0].case) for _, trials in grouped]
+    how = [circumstances(trials[0].case) for _, trials in grouped]
     of_mode: dict[Mode, list[dict[str, Any]]] = defaultdict(list)
     of_run: dict[tuple[Mode, str], list[dict[str, Any]]] = defaultdict(list)
     for place, setting in zip(where, how, strict=True):

@@ -7,10 +7,12 @@ from functools import cached_property
 
 from tlbench.errors import ReportError
 from tlbench.reports.cases import (
+    CHECKPOINT,
     DEVICE_MEMORY,
     HOST_MEMORY,
     CaseTrials,
-    settings,
+    all_but_model,
+    circumstances,
 )
 from tlbench.reports.quantities import DIRECTIONS
 from tlbench.statistics import (
@@ -27,6 +29,8 @@ THROUGHPUT = "throughput_samples_per_s"
 ACCURACY = "top1_percent"
 TIMED_MODES = frozenset({"infer", "train"})
 """The modes that measure a throughput."""
+ACCURACY_MODES = frozenset({"fit", "evaluate", "fewshot"})
+"""The modes that tell how good a model is."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,16 @@ class Comparison:
 
     def difference(self, metric: str) -> Difference:
         return compare_difference(self.base.values(metric), self.other.values(metric))
+
+    @property
+    def accuracy_metric(self) -> str:
+        """What says how good both models are; top-1 where nobody asks."""
+        return self.base.case.accuracy_metric or ACCURACY
+
+    @property
+    def accuracy(self) -> Difference:
+        """By how many points the other one is better."""
+        return self.difference(self.accuracy_metric)
 
     @cached_property
     def speedup(self) -> Ratio:
@@ -109,54 +123,63 @@ def ratio_of(base: CaseTrials, other: CaseTrials, metric: str = THROUGHPUT) -> R
 
 
 def differences(base: CaseTrials, other: CaseTrials) -> list[str]:
-    """Everything but the model in which two cases differ, with both values."""
+    """Everything but the model in which two cases differ, with both values.
+
+    Weights belong to their model: other ones of another model are no difference, but
+    none are.
+    """
     ours, theirs = _circumstances(base), _circumstances(other)
+    both_have = None not in (ours[CHECKPOINT], theirs[CHECKPOINT])
+    is_same = _is_same_model(base.case.model, other.case.model)
+    left_out = {CHECKPOINT} if both_have and not is_same else set()
     return [
         f"{name} ({ours[name]}, {theirs[name]})"
         for name in ours
-        if ours[name] != theirs[name]
+        if ours[name] != theirs[name] and name not in left_out
     ]
 
 
 def comparisons(cases: Sequence[CaseTrials]) -> list[Comparison]:
     """Each model that reduces its tokens against its baseline, all else being equal.
 
-    The baseline is the same model without the reduction. Where the run does not have
-    that at these settings, it is the plain model of another depth, the nearest there is
-    (a deepened model against what was deepened), and else the first model of the run.
+    The baseline is the same model without the reduction, first of all that of the same
+    checkpoint. Where the run does not have that at these settings, it is the plain
+    model of another depth, the nearest there is (a deepened model against what was
+    deepened), and else the first model of the run.
     """
-    models = [(case.run_id, case.case.model) for case in cases]
-    alike = [tuple(_circumstances(case).values()) for case in cases]
-    return [
-        Comparison(cases[base], cases[other]) for base, other in _pairs(models, alike)
-    ]
+    alike = [(c.run_id, c.machine_id, *all_but_model(c.case)) for c in cases]
+    pairs = _pairs([case.run_id for case in cases], [c.case for c in cases], alike)
+    return [Comparison(cases[base], cases[other]) for base, other in pairs]
 
 
 def planned_pairs(cases: Sequence[Case]) -> list[tuple[Case, Case]]:
     """Baseline and other side of each comparison that a run of the cases will have."""
-    models = [(0, case.model) for case in cases]
-    alike = [tuple(settings(case).values()) for case in cases]
-    return [(cases[base], cases[other]) for base, other in _pairs(models, alike)]
+    pairs = _pairs([0] * len(cases), cases, list(map(all_but_model, cases)))
+    return [(cases[base], cases[other]) for base, other in pairs]
 
 
 def _pairs(
-    models: Sequence[tuple[int, ModelSpec]], alike: Sequence[Hashable]
+    run_ids: Sequence[int], cases: Sequence[Case], alike: Sequence[Hashable]
 ) -> list[tuple[int, int]]:
     """The places of each baseline and its other side.
 
     Args:
-        models: The run and the model of each case.
-        alike: What is the same for cases that may be compared.
+        run_ids: The run of each case.
+        cases: All that there are.
+        alike: Of each, what is the same for cases that may be compared.
     """
     first_model: dict[int, ModelSpec] = {}
     groups: dict[Hashable, list[int]] = defaultdict(list)
-    for place, (run_id, model) in enumerate(models):
-        first_model.setdefault(run_id, model)
+    for place, (run_id, case) in enumerate(zip(run_ids, cases, strict=True)):
+        first_model.setdefault(run_id, case.model)
         groups[alike[place]].append(place)
+    weights = [circumstances(case)[CHECKPOINT] for case in cases]
     found = []
-    for place, (run_id, model) in enumerate(models):
-        others = {p: models[p][1] for p in groups[alike[place]] if p != place}
-        base = _baseline(model, others, first_model[run_id])
+    for place, (run_id, case) in enumerate(zip(run_ids, cases, strict=True)):
+        group = [p for p in groups[alike[place]] if p != place]
+        own = [p for p in group if weights[p] == weights[place]]
+        others = {p: cases[p].model for p in own + group}
+        base = _baseline(case.model, others, first_model[run_id])
         if base is not None:
             found.append((base, place))
     return found
@@ -164,7 +187,7 @@ def _pairs(
 
 def _circumstances(case: CaseTrials) -> dict[str, object]:
     place = {"run": case.run_id, "machine": case.machine_id}
-    return place | settings(case.case)
+    return place | circumstances(case.case)
 
 
 def _baseline(

@@ -22,7 +22,7 @@ GROUPS = {
     "Speed": ("throughput", "speed-up", "stages"),
     "Memory": ("memory", "frontier"),
     "Conditions": ("break-even", "scaling", "stacks", "input"),
-    "Training": ("training",),
+    "Training": ("training", "attention"),
     "Publication": ("claims", "cost"),
     "Evidence": ("history", "machine", "trust", "cases", "failures"),
     "Background": ("method", "provenance"),

@@ -54,6 +54,9 @@ LINE_LENGTH = 44
 """Characters of a line of a name beside its row."""
 CHARACTER_INCHES = 0.075
 """Of a figure of the font that matplotlib measures with; few browsers' are wider."""
+LEGEND_LINES = 4
+"""Lines of a legend that the height of a chart has room for."""
+LEGEND_LINE_INCHES = 0.2
 WIDE = 10
 """Where the largest value is so many times the smallest, an axis is logarithmic."""
 
@@ -347,12 +350,20 @@ def rows_left_out(
     return table_has_more(left_out, "row")
 
 
-def add_legend(figure: Figure, axes: Axes) -> None:
-    """Under the chart, in as many columns as the names leave room for."""
-    handles, labels = axes.get_legend_handles_labels()
-    lines = [folded(label, 100) for label in labels]
+def add_legend(figure: Figure, *panels: Axes) -> None:
+    """Under the chart, in as many columns as the names leave room for.
+
+    Lines beyond the first few make the chart higher, not what it draws lower.
+    """
+    named = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in panels]
+    first = {label: handle for panel in named for handle, label in panel}
+    handles, lines = list(first.values()), [folded(label, 100) for label in first]
     longest = max(len(line) for label in lines for line in label.split("\n"))
     columns = max(1, min(len(lines), 100 // (longest + 6)))
+    surplus = -(-len(lines) // columns) - LEGEND_LINES
+    if surplus > 0:
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(width, height + surplus * LEGEND_LINE_INCHES)
     figure.legend(handles, lines, loc="outside lower center", ncols=columns)
 
 

@@ -9,12 +9,19 @@ from sqlalchemy.orm import Session
 from tlbench.calibrate import noise_floor
 from tlbench.db import query
 from tlbench.db.query import MachineRecord, RunRecord, TrialRecord
+from tlbench.measure.map_file import MAPS_NAME
 from tlbench.reports.cases import Floors, Names
 from tlbench.reports.gate import Answer
 from tlbench.reports.history import History, histories_of
 
 LOSS = "loss"
-TOP1 = "eval_top1_percent"
+SCORES = {"top1_percent": "eval_top1_percent", "map_percent": "eval_map_percent"}
+"""Series of what each accuracy was after epochs of training."""
+EVALUATED_AT = "eval_epoch"
+"""Series of the epochs after which that was."""
+
+MAX_MAPS = 3
+"""Trials whose attention maps a report shows."""
 
 Curves = Mapping[tuple[int, str], Sequence[float]]
 """Series by trial id and name."""
@@ -39,6 +46,8 @@ class Evidence:
     trials: Sequence[TrialRecord]
     curves: Curves
     floors: Floors = field(default_factory=dict)
+    maps: Mapping[int, bytes] = field(default_factory=dict)
+    """Files of attention maps, by trial id."""
     history: Sequence[History] = ()
     """Of those of its cases that other runs have measured too."""
     names: Names = field(default_factory=Names)
@@ -61,14 +70,32 @@ def read_evidence(
         runs=runs,
         machines=machines,
         trials=trials,
-        curves=query.series(session, trained, (LOSS, TOP1)),
+        curves=query.series(session, trained, (LOSS, EVALUATED_AT, *SCORES.values())),
         floors={
             (machine_id, device): noise_floor(session, hosts[machine_id], case)
             for (machine_id, device), case in used.items()
         },
+        maps=_read_maps(session, trials),
         history=histories_of(session, trials),
         names=Names(run_names or {}, _machine_names(machines)),
     )
+
+
+def _read_maps(session: Session, trials: Sequence[TrialRecord]) -> dict[int, bytes]:
+    """Of the first trial of a few cases: of each data set in turn."""
+    learned = [trial for trial in trials if trial.case.model.token_learner]
+    have = query.trials_with_artifact(session, [t.id for t in learned], MAPS_NAME)
+    first: dict[tuple[int, str], TrialRecord] = {}
+    for trial in learned:
+        if trial.id in have:
+            first.setdefault((trial.run_id, trial.identity), trial)
+    of_data: Counter[str] = Counter()
+    turns = []
+    for trial in first.values():
+        turns.append((of_data[trial.case.data], trial.id))
+        of_data[trial.case.data] += 1
+    chosen = [trial_id for _, trial_id in sorted(turns)[:MAX_MAPS]]
+    return query.named_artifacts(session, chosen, MAPS_NAME)
 
 
 def _machine_names(machines: Sequence[MachineRecord]) -> dict[int, str]:

@@ -98,6 +98,7 @@ def _suite(
         repeats={case.mode: repeats for case in cases.values()},
         seed=suites[0].seed,
         trial_timeout_s=max(suite.trial_timeout_s for suite in suites),
+        paths={name: path for s in suites for name, path in s.paths.items()},
         sources=sources,
     )
 

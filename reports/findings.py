@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from tlbench.reports.cases import (
     HOST_MEMORY,
@@ -10,9 +11,16 @@ from tlbench.reports.cases import (
     describe_setting,
     describe_statuses,
 )
-from tlbench.reports.compare import ACCURACY, THROUGHPUT, TIMED_MODES, Comparison
+from tlbench.reports.compare import (
+    ACCURACY,
+    ACCURACY_MODES,
+    THROUGHPUT,
+    TIMED_MODES,
+    Comparison,
+)
+from tlbench.reports.quantities import FEWSHOT, QUANTITIES
 from tlbench.statistics import EQUIVALENCE_BAND, LEVEL, Difference, Interval, Ratio
-from tlbench.suites.spec import Case
+from tlbench.suites.spec import Case, Mode
 from tlbench.units import format_number
 
 MINUS = "\N{MINUS SIGN}"
@@ -21,6 +29,22 @@ MODE_WORDS = {
     "infer": "inference",
     "train": "training steps",
     "fit": "training to accuracy",
+    "fewshot": "few-shot probing",
+    "evaluate": "evaluation",
+}
+ROUNDS_TO_NONE = 0.5
+"""Points of accuracy: less of them rounds to none."""
+Outcome = Literal["gain", "same", "loss", "open"]
+OUTCOMES: dict[Outcome, str] = {
+    "gain": "gained",
+    "same": "the same",
+    "loss": "lost",
+    "open": "not settled",
+}
+ACCURACY_WORDS: dict[Mode, str] = {
+    "fit": "Trained on",
+    "evaluate": "Evaluated on",
+    "fewshot": "Probed on",
 }
 
 
@@ -90,20 +114,36 @@ def _accuracy(
     compared: Sequence[Comparison],
     fastest: Comparison | None,
 ) -> str:
-    trained = [c for c in compared if c.difference(ACCURACY).value is not None]
-    if not trained:
-        reason = _why_not(cases, compared, {"fit"}, ACCURACY)
+    told = [c for c in compared if c.accuracy.value is not None]
+    if not told:
+        reason = _why_not(cases, compared, ACCURACY_MODES, ACCURACY)
         return f"Accuracy could not be compared: {reason}."
-    chosen = max(trained, key=lambda c: (_is_of(fastest, c), c.has_own_baseline))
+    chosen = max(told, key=lambda c: (_is_of(fastest, c), c.has_own_baseline))
+    metric = chosen.accuracy_metric
     other, base = (
-        format_number(side.summary(ACCURACY).value)
+        format_number(side.summary(metric).value)
         for side in (chosen.other, chosen.base)
     )
     return (
-        f"Trained on {chosen.other.case.data}{_run(cases, chosen)},"
-        f" {chosen.other.model} reaches a median top-1 of {other} % and"
-        f" {_base_name(chosen)} {base} %: {_points(chosen.difference(ACCURACY))}."
+        f"{ACCURACY_WORDS[chosen.other.mode]}"
+        f" {chosen.other.case.data}{_run(cases, chosen)},"
+        f" {chosen.other.model} reaches a median {_called(metric)} of {other} % and"
+        f" {_base_name(chosen)} {base} %: {_points(chosen.accuracy)}{_tally(told)}."
     )
+
+
+def _tally(told: Sequence[Comparison]) -> str:
+    """How many comparisons came out in which way, where there are several."""
+    if len(told) < 2:
+        return ""
+    counts = Counter(_outcome(comparison.accuracy) for comparison in told)
+    parts = [f"{words} in {counts[o]}" for o, words in OUTCOMES.items() if counts[o]]
+    return f"; of {len(told)} comparisons, accuracy is {', '.join(parts)}"
+
+
+def _called(metric: str) -> str:
+    title = QUANTITIES[metric].title if metric in QUANTITIES else metric
+    return f"{title} accuracy" if metric in FEWSHOT else title
 
 
 def _is_of(fastest: Comparison | None, trained: Comparison) -> bool:
@@ -116,15 +156,27 @@ def _is_of(fastest: Comparison | None, trained: Comparison) -> bool:
 
 
 def _points(difference: Difference) -> str:
-    value, interval = difference.value or 0, difference.interval
+    value = difference.value or 0
     amount = f"{format_number(abs(value), 2)} points"
     evidence = describe_evidence(difference)
-    if interval is None:
-        return f"{amount} apart, not settled ({evidence})"
-    if interval[0] <= 0 <= interval[1]:
-        return f"no visible difference ({signed(value)} points; {evidence})"
-    direction = "a gain" if value > 0 else "a loss"
-    return f"{direction} of {amount} ({evidence})"
+    match _outcome(difference):
+        case "gain" | "loss" as direction:
+            return f"a {direction} of {amount} ({evidence})"
+        case "same":
+            band = f"{ROUNDS_TO_NONE} points"
+            return f"no difference beyond {band} ({signed(value)}; {evidence})"
+        case _:
+            return f"{amount} apart, not settled ({evidence})"
+
+
+def _outcome(difference: Difference) -> Outcome:
+    """What the whole interval supports; a side of one trial has none."""
+    if difference.interval is None:
+        return "open"
+    low, high = difference.interval
+    if low > 0 or high < 0:
+        return "gain" if low > 0 else "loss"
+    return "same" if max(-low, high) < ROUNDS_TO_NONE else "open"
 
 
 def _cost(compared: Sequence[Comparison], fastest: Comparison | None) -> str:
@@ -209,7 +261,8 @@ def _why_not(
         return "no trial is stored"
     relevant = [case for case in cases if case.mode in modes]
     if not relevant:
-        return f"no case of mode {' or '.join(sorted(modes))} was run"
+        *others, last = sorted(modes)
+        return f"no case of mode {', '.join(others)} or {last} was run"
     if all(case.case.model.token_learner is None for case in relevant):
         return "no model with TokenLearner was measured"
     pairs = [c for c in compared if c.other.mode in modes]

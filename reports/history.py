@@ -32,7 +32,7 @@ from tlbench.machine import Machine
 from tlbench.reports.cases import describe_statuses, interval_of
 from tlbench.reports.compare import ACCURACY, THROUGHPUT
 from tlbench.reports.history_cases import label_cases
-from tlbench.reports.quantities import DIRECTIONS
+from tlbench.reports.quantities import DIRECTIONS, FEWSHOT
 from tlbench.reports.surroundings import (
     code_of,
     differences,
@@ -172,7 +172,7 @@ def histories_of(session: Session, trials: Sequence[TrialRecord]) -> list[Histor
     found = read_histories(
         session,
         sorted(cases, key=lambda case: shown.index(case.identity)),
-        (THROUGHPUT, ACCURACY),
+        (THROUGHPUT, ACCURACY, "map_percent", *FEWSHOT),
         since=moments[0].started_at if moments else None,
     )
     return [history for history in found if len(history.measured) > 1]

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Literal, NoReturn, get_args
 
 from tlbench.errors import ReportError
-from tlbench.reports.compare import ACCURACY
 from tlbench.reports.quantities import DIRECTIONS
 from tlbench.reports.sides import BATCH, MODEL, Side
 from tlbench.suites.names import did_you_mean
@@ -104,7 +103,7 @@ def choose(
             accurate = {
                 side.circumstances[MODEL]
                 for side in neighbours
-                if (side.typical(ACCURACY) or 0.0) >= limit
+                if (side.accuracy or 0.0) >= limit
             }
             inside = [
                 side

@@ -36,6 +36,8 @@ METRICS = (
     "peak_memory_allocated_bytes",
     "peak_memory_host_growth_bytes",
     "top1_percent",
+    "map_percent",
+    "fewshot_5_top1_percent",
     "energy_j_per_sample",
     "mfu",
     "macs",

@@ -110,7 +110,12 @@ class _Content:
         """In their order."""
         told = self.evidence
         asked = sections(
-            self.cases, self.compared, self.judged, told.curves, told.history
+            self.cases,
+            self.compared,
+            self.judged,
+            told.curves,
+            told.history,
+            told.maps,
         )
         return in_order([*_section_against(told), *asked])
 

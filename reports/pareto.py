@@ -17,9 +17,9 @@ from typing import Any, Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tlbench.reports.cases import CaseTrials, settings
+from tlbench.reports.cases import CaseTrials, all_but_model
 from tlbench.reports.cells import Cell, Row, Table, metric_cell, missing, word
-from tlbench.reports.compare import ACCURACY, THROUGHPUT
+from tlbench.reports.compare import ACCURACY_MODES, THROUGHPUT
 from tlbench.reports.drawing import (
     MUTED,
     Chart,
@@ -33,6 +33,7 @@ from tlbench.reports.drawing import (
 )
 from tlbench.reports.findings import MODE_WORDS
 from tlbench.reports.quantities import QUANTITIES
+from tlbench.reports.series import series_names
 from tlbench.statistics import Interval
 
 COMPUTE = "macs"
@@ -69,17 +70,23 @@ class Point:
     """What it costs: `macs`, or `throughput_samples_per_s`, of which more is better."""
 
     @property
+    def measure(self) -> str:
+        """The metric of its accuracy."""
+        return _measure(self.trained)
+
+    @property
     def box(self) -> "Box":
         cost = _bounds(self.costed, self.metric)
         if self.metric == THROUGHPUT:
             cost = -cost[1], -cost[0]
-        return Box(cost, _bounds(self.trained, ACCURACY))
+        return Box(cost, _bounds(self.trained, self.measure))
 
     @property
     def medians(self) -> tuple[float, float]:
         """As the chart shows them."""
         x = extent_of(self.metric, self.costed.summary(self.metric))
-        return x.value, extent_of(ACCURACY, self.trained.summary(ACCURACY)).value
+        y = extent_of(self.measure, self.trained.summary(self.measure))
+        return x.value, y.value
 
 
 @dataclass(frozen=True)
@@ -149,25 +156,50 @@ def by_compute(cases: Sequence[CaseTrials]) -> list[Point]:
 def by_throughput(cases: Sequence[CaseTrials]) -> list[Point]:
     """Every case that was trained, with the inference of the same model and run.
 
-    All at the same settings on one machine: those at which most trained models were
-    timed, the first of these if there are several.
+    Of one task all at the same settings on one machine: those at which most of its
+    models were timed, the first of these if there are several.
     """
     trained = _trained(cases)
+    of_task: dict[Hashable, list[CaseTrials]] = defaultdict(list)
+    for case in trained:
+        of_task[_task(case)].append(case)
+    timed = {task: _speeds(cases, group) for task, group in of_task.items()}
+    return [
+        Point(case, timed[_task(case)][_model(case)], THROUGHPUT)
+        for case in trained
+        if _model(case) in timed[_task(case)]
+    ]
+
+
+def _speeds(
+    cases: Sequence[CaseTrials], trained: Sequence[CaseTrials]
+) -> Mapping[Hashable, CaseTrials]:
+    """Inference of the trained models, at the settings that most of them have."""
     models = {_model(case) for case in trained}
     timed: dict[Hashable, dict[Hashable, CaseTrials]] = defaultdict(dict)
     for case in cases:
         if case.mode == "infer" and case.values(THROUGHPUT) and _model(case) in models:
             timed[_circumstances(case)][_model(case)] = case
-    speeds: Mapping[Hashable, CaseTrials] = max(timed.values(), key=len, default={})
-    return [
-        Point(case, speeds[_model(case)], THROUGHPUT)
-        for case in trained
-        if _model(case) in speeds
-    ]
+    return max(timed.values(), key=len, default={})
 
 
 def _trained(cases: Sequence[CaseTrials]) -> list[CaseTrials]:
-    return [case for case in cases if case.values(ACCURACY)]
+    return [
+        case
+        for case in cases
+        if case.mode in ACCURACY_MODES and case.values(_measure(case))
+    ]
+
+
+def _measure(case: CaseTrials) -> str:
+    measure = case.case.accuracy_metric
+    assert measure is not None  # a trained case has one
+    return measure
+
+
+def _task(case: CaseTrials) -> Hashable:
+    """Accuracies at different tasks have no front in common."""
+    return case.mode, case.case.data, _measure(case)
 
 
 def _model(case: CaseTrials) -> Hashable:
@@ -176,60 +208,86 @@ def _model(case: CaseTrials) -> Hashable:
 
 
 def _circumstances(case: CaseTrials) -> Hashable:
-    return case.machine_id, *settings(case.case).values()
+    return case.machine_id, *all_but_model(case.case)
 
 
 # ---------------------------------------------------------------- charts
 
 
 def accuracy_chart(cases: Sequence[CaseTrials], palette: Palette) -> Chart | NoChart:
-    """Top-1 against GMACs, and the front."""
+    """Accuracy against GMACs, and the front; a panel for each task."""
     points = by_compute(cases)
     if not points:
         return NoChart("no case was trained to accuracy, and random weights have none")
-    title = "Top-1 accuracy against GMACs per image"
-    label = "GMACs per image, forward"
-    return _front_chart("accuracy", title, label, points, palette, FRONT_NOTE)
+    title = "Accuracy against GMACs per sample"
+    return _front_chart("accuracy", title, points, palette, FRONT_NOTE)
 
 
 def speed_front_chart(cases: Sequence[CaseTrials], palette: Palette) -> Chart | NoChart:
-    """Top-1 against measured throughput, and the front."""
+    """Accuracy against measured throughput, and the front; a panel for each task."""
     points = by_throughput(cases)
     if not points:
         return NoChart("no model was both trained to accuracy and timed in inference")
-    case = points[0].costed.case
-    label = (
-        f"{QUANTITIES[THROUGHPUT].heading},"
-        f" {MODE_WORDS[case.mode]} at batch {case.batch_size} in {case.precision}"
-    )
-    title = "Top-1 accuracy against measured throughput"
+    title = "Accuracy against measured throughput"
     note = "Front and places as in the chart against compute."
-    return _front_chart("accuracy-throughput", title, label, points, palette, note)
+    return _front_chart("accuracy-throughput", title, points, palette, note)
 
 
 def _front_chart(
-    name: str,
-    title: str,
-    xlabel: str,
-    points: Sequence[Point],
-    palette: Palette,
-    note: str,
+    name: str, title: str, points: Sequence[Point], palette: Palette, note: str
 ) -> Chart:
-    settled = places([point.box for point in points])
+    panels = list(_by_task(points).values())
+    settled = _settled(points)
 
     def paint(figure: Figure) -> None:
-        axes = figure.subplots()
-        for number, (point, place) in enumerate(zip(points, settled, strict=True)):
-            _dot(axes, palette, number, point, LOOKS[place])
-        _steps(axes, points)
-        for place in dict.fromkeys(settled):
-            _legend_entry(axes, PLACES[place], MUTED, "o", LOOKS[place])
-        scale_axis(axes, "x", [point.medians[0] for point in points])
-        axes.margins(0.12)
-        axes.set(xlabel=xlabel, ylabel="top-1 [%]")
-        add_legend(figure, axes)
+        grid = figure.subplots(1, len(panels), squeeze=False)
+        for axes, members in zip(grid[0], panels, strict=True):
+            names = series_names([p.trained for p in members], ("mode", "data"))
+            for number, (point, label) in enumerate(zip(members, names, strict=True)):
+                look = LOOKS[settled[id(point)]]
+                _dot(axes, palette, number, point, label, look)
+            _steps(axes, members)
+            scale_axis(axes, "x", [point.medians[0] for point in members])
+            axes.margins(0.12)
+            axes.set(title=_words(members[0]), xlabel=_cost_label(members[0]))
+            axes.set_ylabel(QUANTITIES[members[0].measure].heading)
+            for place in dict.fromkeys(settled[id(point)] for point in members):
+                _legend_entry(axes, PLACES[place], MUTED, "o", LOOKS[place])
+        add_legend(figure, *grid[0])
 
     return Chart(draw(name, title, 4.4, paint), note)
+
+
+def _by_task(points: Sequence[Point]) -> dict[Hashable, list[Point]]:
+    panels: dict[Hashable, list[Point]] = defaultdict(list)
+    for point in points:
+        panels[_task(point.trained)].append(point)
+    return panels
+
+
+def _settled(points: Sequence[Point]) -> dict[int, Place]:
+    """The place of each point, by its id, among those of its task."""
+    return {
+        id(point): place
+        for members in _by_task(points).values()
+        for point, place in zip(
+            members, places([point.box for point in members]), strict=True
+        )
+    }
+
+
+def _words(point: Point) -> str:
+    return f"{MODE_WORDS[point.trained.mode].capitalize()}, {point.trained.case.data}"
+
+
+def _cost_label(point: Point) -> str:
+    if point.metric == COMPUTE:
+        return "GMACs per sample, forward"
+    case = point.costed.case
+    return (
+        f"{QUANTITIES[THROUGHPUT].heading},"
+        f" {MODE_WORDS[case.mode]} at batch {case.batch_size} in {case.precision}"
+    )
 
 
 def _legend_entry(
@@ -238,9 +296,11 @@ def _legend_entry(
     axes.plot([], [], color=colour, marker=marker, ls="none", label=label, **look)
 
 
-def _dot(axes: Axes, palette: Palette, number: int, point: Point, look: Look) -> None:
+def _dot(
+    axes: Axes, palette: Palette, number: int, point: Point, label: str, look: Look
+) -> None:
     x = extent_of(point.metric, point.costed.summary(point.metric))
-    y = extent_of(ACCURACY, point.trained.summary(ACCURACY))
+    y = extent_of(point.measure, point.trained.summary(point.measure))
     model = point.trained.model
     colour, marker = palette.colour(model), palette.marker(model)
     line, _, bars = axes.errorbar(
@@ -254,7 +314,7 @@ def _dot(axes: Axes, palette: Palette, number: int, point: Point, look: Look) ->
         capsize=3,
         **look,
     )
-    _legend_entry(axes, point.trained.label, colour, marker)
+    _legend_entry(axes, label, colour, marker)
     mark(line, "point", number)
     for bar, kind in zip(reversed(bars), ("yerror", "xerror"), strict=False):
         mark(bar, kind, number)
@@ -276,12 +336,13 @@ def _steps(axes: Axes, points: Sequence[Point]) -> None:
 
 def front_table(cases: Sequence[CaseTrials]) -> Table:
     """Every trained case: its accuracy, what it costs, and its place on both fronts."""
-    compute, speed = by_compute(cases), by_throughput(cases)
-    of_compute, of_speed = _by_case(compute), _by_case(speed)
+    trained = _trained(cases)
+    of_compute, of_speed = _placed(by_compute(cases)), _placed(by_throughput(cases))
+    measures = dict.fromkeys(_measure(case) for case in trained)
     return Table(
         headings=(
             "case",
-            QUANTITIES[ACCURACY].heading,
+            *(QUANTITIES[measure].heading for measure in measures),
             QUANTITIES[COMPUTE].heading,
             "by compute",
             QUANTITIES[THROUGHPUT].heading,
@@ -291,19 +352,25 @@ def front_table(cases: Sequence[CaseTrials]) -> Table:
             Row(
                 (
                     word(case.label),
-                    metric_cell(ACCURACY, case.summary(ACCURACY)),
+                    *(_accuracy_cell(case, measure) for measure in measures),
                     *_cost_cells(of_compute.get(id(case))),
                     *_cost_cells(of_speed.get(id(case))),
                 )
             )
-            for case in _trained(cases)
+            for case in trained
         ),
     )
 
 
-def _by_case(points: Sequence[Point]) -> dict[int, tuple[Point, Place]]:
-    settled = places([point.box for point in points])
-    return {id(p.trained): (p, s) for p, s in zip(points, settled, strict=True)}
+def _accuracy_cell(case: CaseTrials, measure: str) -> Cell:
+    if measure != _measure(case):
+        return missing(f"measured in {QUANTITIES[_measure(case)].title} here")
+    return metric_cell(measure, case.summary(measure))
+
+
+def _placed(points: Sequence[Point]) -> dict[int, tuple[Point, Place]]:
+    settled = _settled(points)
+    return {id(point.trained): (point, settled[id(point)]) for point in points}
 
 
 def _cost_cells(placed: tuple[Point, Place] | None) -> tuple[Cell, Cell]:

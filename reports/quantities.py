@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tlbench.models.layers import Stage
+from tlbench.suites.training import fewshot_metric
 from tlbench.units import format_number
 
 if TYPE_CHECKING:  # NumPy: a list of trials does without it
@@ -57,6 +58,9 @@ class Quantity:
 
 
 LARGEST_BATCH = "max_batch_size"
+SHOTS = (1, 2, 3, 4, 5, 8, 10, 16, 20, 25, 32, 50, 64, 100)
+"""Numbers of labelled samples of a class that reports know of; others are stored."""
+FEWSHOT = {fewshot_metric(shots): shots for shots in SHOTS}
 QUANTITIES = {
     "params": Quantity("parameters", "M", 1e-6),
     "macs": Quantity("compute", "GMACs", 1e-9),
@@ -79,6 +83,9 @@ QUANTITIES = {
     LARGEST_BATCH: Quantity("largest batch", "samples", is_count=True),
     "top1_percent": Quantity("top-1", "%"),
     "top5_percent": Quantity("top-5", "%"),
+    "map_percent": Quantity("mAP", "%"),
+    **{name: Quantity(f"{shots}-shot", "%") for name, shots in FEWSHOT.items()},
+    "eval_throughput_samples_per_s": Quantity("evaluation", "samples/s"),
     "loss": Quantity("last loss", ""),
     "train_time_s": Quantity("training", "s"),
     "time_to_accuracy_s": Quantity("time to accuracy", "s"),
@@ -104,6 +111,17 @@ MACHINE = {
     "involuntary_switches_per_s": Quantity("involuntary switches", "1/s"),
 }
 """What the machine did while steps were timed, in the order of their table."""
+
+MAPS = {
+    "map_entropy": Quantity("entropy", ""),
+    "map_variation": Quantity("variation", ""),
+    "map_distance_best": Quantity("distance, nearest map", "of the side"),
+    "map_distance_mean": Quantity("distance, mean map", "of the side"),
+    "map_distance_middle": Quantity("distance, the middle", "of the side"),
+    "map_correlation_best": Quantity("correlation over time", ""),
+    "map_gain_best": Quantity("gain", ""),
+}
+"""What the report tells of attention maps, in the order of their table."""
 
 STAGES: dict[Stage, str] = {
     "embedding": "embedding",
@@ -165,6 +183,10 @@ DIRECTIONS: dict[str, "Direction"] = {
     "loss": "lower",
     "top1_percent": "higher",
     "top5_percent": "higher",
+    "map_percent": "higher",
+    **dict.fromkeys(FEWSHOT, "higher"),
+    "eval_throughput_samples_per_s": "higher",
+    "unreadable_samples": "lower",
     "time_to_accuracy_s": "lower",
     "train_time_s": "lower",
 }

@@ -15,9 +15,9 @@ from tlbench.db.query import RunRecord, TrialRecord
 from tlbench.errors import ReportError
 from tlbench.machine import Machine
 from tlbench.plan import make_trial
-from tlbench.reports.cases import ACCURACY_METRICS, stored_suite
-from tlbench.reports.compare import ACCURACY, THROUGHPUT
+from tlbench.reports.cases import ACCURACY_METRICS, has_accuracy, stored_suite
 from tlbench.reports.gate import COUNTED
+from tlbench.reports.quantities import FEWSHOT
 from tlbench.reports.surroundings import code_of, differences, surroundings
 from tlbench.reports.verdicts import TIMES
 from tlbench.statistics import LEVEL, ROUNDING, Interval
@@ -27,13 +27,11 @@ from tlbench.units import UNKNOWN, format_metric, format_number
 
 Agreement = Literal["agrees", "differs", "inconclusive"]
 
-HEADLINES = (THROUGHPUT, ACCURACY, "macs")
-"""What is judged of a trial: the first that it has."""
 LOSS = "loss"
 LOSS_TOLERANCE = 1e-6
 """Share by which losses of the same seed may differ on the same CPU and libraries."""
-MEASURED_TIMES = frozenset({"time_to_accuracy_s"})
-"""Of trained models, but no number that a seed decides."""
+SEEDED = frozenset({*ACCURACY_METRICS, *FEWSHOT}) - {"time_to_accuracy_s"}
+"""What the seed decides."""
 TOO_WIDE = 0.1
 """A new trial that may lie further off than this share has agreed with little."""
 HEADINGS = ("checked", "then", "now", "now / then", "expected", "verdict")
@@ -121,10 +119,11 @@ def _metric(trial: TrialRecord, wanted: str | None) -> str | None:
         name: value
         for name, value in trial.metrics.items()
         if value is not None
-        and (name not in ACCURACY_METRICS or trial.case.mode == "fit")
+        and (name not in ACCURACY_METRICS or has_accuracy(trial.case))
     }
     if wanted is None or trial.status != "ok":
-        return next((name for name in HEADLINES if name in measured), None)
+        wished = (trial.case.main_metric, "macs")
+        return next((name for name in wished if name in measured), None)
     if wanted not in measured:
         hint = did_you_mean(wanted, measured)
         why = trial.reasons.get(wanted, f"not measured{hint}")
@@ -142,6 +141,7 @@ def plan_repro(original: Original, repeats: int) -> tuple[Suite, list[Trial]]:
         repeats={trial.case.mode: repeats},
         seed=stored.seed,
         trial_timeout_s=stored.trial_timeout_s,
+        paths=stored.paths,
         sources=stored.sources,
     )
     others = (number for number in count() if number != trial.repeat)
@@ -196,7 +196,7 @@ def _checks(
         yield _status_check(old, new)
     if old.status == "ok" and any(trial.status == "ok" for trial in new):
         metric = original.metric
-        if metric in ACCURACY_METRICS - MEASURED_TIMES and not excuse:
+        if metric in SEEDED and not excuse:
             yield _same_seed_check(metric, old, new[0])
         elif metric is not None and not metric.endswith(COUNTED):
             yield _measured_check(original, new, level)

@@ -1,9 +1,11 @@
 """The sections of the report: one question each, in the order in which people ask."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from tlbench.models.publication import MISPRINT_MARK
+from tlbench.reports.attention import MAPS_NOTE, attention_chart, attention_table
 from tlbench.reports.break_even import break_even_chart, break_even_table
 from tlbench.reports.cases import CaseTrials
 from tlbench.reports.cells import Table
@@ -98,6 +100,7 @@ def sections(
     judged: Sequence[JudgedClaim],
     curves: Curves,
     history: Sequence[History] = (),
+    maps: Mapping[int, bytes] = MappingProxyType({}),
 ) -> list[Section]:
     palette = Palette(cases)
     return [
@@ -118,6 +121,7 @@ def sections(
             "memory", "Peak memory", memory_chart(cases, palette), memory_table(cases)
         ),
         Section("training", "Training curves", training_chart(cases, curves, palette)),
+        *_attention(cases, maps),
         *_frontier(cases, palette),
         *_scaling(cases, palette),
         *_tables(cases),
@@ -172,6 +176,17 @@ def _checked_cost(cases: Sequence[CaseTrials]) -> Iterator[Section]:
     table = cost_table(cases)
     if table.rows:
         yield Section("cost", "Cost, checked", None, table, COST_NOTE)
+
+
+def _attention(
+    cases: Sequence[CaseTrials], maps: Mapping[int, bytes]
+) -> Iterator[Section]:
+    """Only of runs in which the maps of TokenLearner were looked at."""
+    table = attention_table(cases)
+    if table.rows:
+        chart = attention_chart(cases, maps)
+        title = "Where TokenLearner looks"
+        yield Section("attention", title, chart, table, MAPS_NOTE)
 
 
 def _frontier(cases: Sequence[CaseTrials], palette: Palette) -> Iterator[Section]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from tlbench.reports.cases import CaseTrials, describe_setting, settings
+from tlbench.reports.cases import CaseTrials, circumstances, describe_setting
 
 
 def told_apart(
@@ -10,7 +10,7 @@ def told_apart(
 ) -> list[list[str]]:
     """The settings in which the cases differ, in words; not those on the axes."""
     told = [
-        {"run": case.run_name, "machine": case.machine_name} | settings(case.case)
+        {"run": case.run_name, "machine": case.machine_name} | circumstances(case.case)
         for case in cases
     ]
     varying = [

@@ -10,7 +10,7 @@ from statistics import median
 from tlbench.db.query import MachineRecord, TrialRecord
 from tlbench.db.settings import flatten
 from tlbench.machine import Machine
-from tlbench.reports.cases import CaseTrials, settings
+from tlbench.reports.cases import CHECKPOINT, CaseTrials, Weights, circumstances
 from tlbench.reports.quantities import LARGEST_BATCH
 from tlbench.suites.spec import Case
 
@@ -113,6 +113,12 @@ class Side:
         values = self.values(metric)
         return median(values.values()) if values else None
 
+    @property
+    def accuracy(self) -> float | None:
+        """In percent, by what says how good the model is; None where nothing does."""
+        metric = self.case.accuracy_metric
+        return None if metric is None else self.typical(metric)
+
     def why_missing(self, metric: str) -> str:
         if self.invalid and not self.trials:
             return "every trial is invalid"
@@ -127,12 +133,19 @@ class Side:
     def circumstances(self) -> dict[str, str]:
         """All that tells it from other sides: the model, each setting, the place."""
         model = self.case.canonical()["model"]
-        told = {MODEL: model} | settings(self.case)
+        told = {MODEL: model} | circumstances(self.case)
         told |= {
+            CHECKPOINT: self._weights
+            and [self._weights.source, self._weights.tubelets],
             MACHINE: self._of_machine(HARDWARE_FIELDS),
             SOFTWARE: self._of_machine(SOFTWARE_FIELDS),
         }
         return {name: json.dumps(value, sort_keys=True) for name, value in told.items()}
+
+    @property
+    def _weights(self) -> Weights | None:
+        checkpoint = self.case.checkpoint
+        return None if checkpoint is None else Weights.of(checkpoint)
 
     def _of_machine(self, names: Iterable[str]) -> dict[str, object]:
         if self.machine is None:
@@ -146,18 +159,24 @@ class Side:
     def differences(self, other: "Side") -> dict[str, str]:
         """Each name in which two sides are known to differ, in words with both values.
 
-        Of a side that no worker came up for, the place is not known.
+        Of a side that no worker came up for, the place is not known. Weights belong to
+        their model: other ones of another model are no difference of their own.
         """
         unknown = PLACE if None in (self.machine, other.machine) else frozenset()
-        return {
+        found = {
             name: self._words(name, other)
             for name, value in self.circumstances.items()
             if value != other.circumstances[name] and name not in unknown
         }
+        if MODEL in found and None not in (self._weights, other._weights):
+            found.pop(CHECKPOINT, None)
+        return found
 
     def _words(self, name: str, other: "Side") -> str:
         if name == MODEL:
             return f"{MODEL} ({self.model}, {other.model})"
+        if name == CHECKPOINT:
+            return f"{CHECKPOINT} ({self._weights}, {other._weights})"
         ours, theirs = (json.loads(side.circumstances[name]) for side in (self, other))
         if not isinstance(ours, dict):
             return f"{name} ({_shown(ours)}, {_shown(theirs)})"

@@ -25,10 +25,11 @@ from tlbench.reports.cells import (
     verdict_cell,
     word,
 )
-from tlbench.reports.compare import ACCURACY, Comparison
+from tlbench.reports.compare import Comparison
 from tlbench.reports.findings import describe_evidence, signed
 from tlbench.reports.quantities import (
     CEILING,
+    FEWSHOT,
     LARGEST_BATCH,
     MEMORY,
     QUANTITIES,
@@ -44,6 +45,8 @@ SUMMARY = (
     DEVICE_MEMORY,
     HOST_MEMORY,
     "top1_percent",
+    "map_percent",
+    *FEWSHOT,
     "train_time_s",
 )
 """The metrics that a terminal has room for."""
@@ -133,7 +136,7 @@ def comparison_table(compared: Sequence[Comparison]) -> Table:
             "verdict",
             "share of predicted [%]",
             "peak memory",
-            "top-1 [points]",
+            "accuracy [points]",
         ),
         rows=tuple(
             Row(
@@ -365,9 +368,9 @@ def share_cell(comparison: Comparison) -> Cell:
 
 
 def _accuracy_cell(comparison: Comparison) -> Cell:
-    difference = comparison.difference(ACCURACY)
+    difference = comparison.accuracy
     if difference.value is None:
-        reason = comparison.other.summary(ACCURACY).reason
+        reason = comparison.other.summary(comparison.accuracy_metric).reason
         return missing(reason or "the baseline has no accuracy")
     detail = ""
     if difference.interval is not None:

@@ -1,5 +1,6 @@
-"""Training curves: loss by step and top-1 by epoch."""
+"""Training curves: loss by step and accuracy by epoch."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,7 +9,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tlbench.reports.cases import CaseTrials
-from tlbench.reports.compare import ACCURACY
 from tlbench.reports.drawing import (
     Chart,
     NoChart,
@@ -18,7 +18,9 @@ from tlbench.reports.drawing import (
     mark,
     table_has_more,
 )
-from tlbench.reports.evidence import LOSS, TOP1, Curves
+from tlbench.reports.evidence import EVALUATED_AT, LOSS, SCORES, Curves
+from tlbench.reports.quantities import QUANTITIES
+from tlbench.reports.series import series_names
 
 MAX_CURVES = 12
 MAX_POINTS = 200
@@ -28,37 +30,59 @@ MAX_POINTS = 200
 def training_chart(
     cases: Sequence[CaseTrials], curves: Curves, palette: Palette
 ) -> Chart | NoChart:
-    """Loss by step and top-1 by epoch: each seed thin, their mean bold."""
-    drawn = [
-        case
-        for case in cases
-        if any((trial.id, LOSS) in curves for trial in case.finished)
-    ]
-    if not drawn:
+    """Loss by step and accuracy by epoch: each seed thin, their mean bold.
+
+    A row of panels for each data set.
+    """
+    of_data: dict[str, list[CaseTrials]] = defaultdict(list)
+    for case in cases:
+        if any((trial.id, LOSS) in curves for trial in case.finished):
+            of_data[case.case.data].append(case)
+    if not of_data:
         return NoChart("no case was trained to accuracy")
+    rows = {data: trained[:MAX_CURVES] for data, trained in of_data.items()}
 
     def paint(figure: Figure) -> None:
-        loss, top1 = figure.subplots(1, 2)
-        for place, case in enumerate(drawn[:MAX_CURVES]):
-            _curve(loss, palette, place, case, _seeds(case, curves, LOSS))
-            if case.values(ACCURACY):
-                _curve(top1, palette, place, case, _seeds(case, curves, TOP1))
-        loss.set(title="Training loss", xlabel="optimiser step", ylabel="")
-        top1.set(title="Top-1 on held-out images [%]", xlabel="epoch", ylabel="")
-        add_legend(figure, loss)
+        grid = figure.subplots(len(rows), 2, squeeze=False)
+        for (data, shown), (loss, score) in zip(rows.items(), grid, strict=True):
+            measure = shown[0].case.accuracy_metric
+            assert measure is not None  # trained models have one
+            heading = f"{data}, held-out {QUANTITIES[measure].heading}"
+            loss.set(title=f"{data}, training loss", xlabel="optimiser step", ylabel="")
+            score.set(title=heading, xlabel="epoch", ylabel="")
+            names = series_names(shown, ("mode", "data"))
+            for place, (case, name) in enumerate(zip(shown, names, strict=True)):
+                colour = palette.colour(case.model)
+                _curve(loss, colour, place, name, _losses(case, curves))
+                _curve(score, colour, place, name, _scores(case, curves, measure))
+        add_legend(figure, *grid[:, 0])
 
-    left_out = len(drawn) - MAX_CURVES
+    left_out = sum(len(of_data[data]) - len(shown) for data, shown in rows.items())
     return Chart(
-        draw("training", "Training curves", 4.4, paint),
+        draw("training", "Training curves", 4.4 * len(rows), paint),
         "Each seed is a thin line, their mean a bold one."
         + table_has_more(left_out, "case"),
     )
 
 
-def _seeds(case: CaseTrials, curves: Curves, name: str) -> list[NDArray[np.float64]]:
-    """The points of one series of each trial: [2, points], x and y."""
-    found = (curves.get((trial.id, name)) for trial in case.finished)
+def _losses(case: CaseTrials, curves: Curves) -> list[NDArray[np.float64]]:
+    """Of each trial: [2, points], step and loss."""
+    found = (curves.get((trial.id, LOSS)) for trial in case.finished)
     return [thinned(values) for values in found if values]
+
+
+def _scores(
+    case: CaseTrials, curves: Curves, measure: str
+) -> list[NDArray[np.float64]]:
+    """Of each trial: [2, evaluations], the epochs trained until then and the score."""
+    found = []
+    for trial in case.finished:
+        scores = curves.get((trial.id, SCORES[measure]), ())
+        # Trials of earlier versions were evaluated after every epoch, and do not say.
+        epochs = curves.get((trial.id, EVALUATED_AT)) or range(1, len(scores) + 1)
+        if scores:
+            found.append(np.array([epochs, scores], dtype=np.float64))
+    return found
 
 
 def thinned(values: Sequence[float]) -> NDArray[np.float64]:
@@ -73,16 +97,15 @@ def thinned(values: Sequence[float]) -> NDArray[np.float64]:
 
 def _curve(
     axes: Axes,
-    palette: Palette,
+    colour: str,
     place: int,
-    case: CaseTrials,
+    name: str,
     seeds: Sequence[NDArray[np.float64]],
 ) -> None:
     import seaborn as sns  # loads slowly, and few reports have trained
 
     if not seeds:
         return
-    colour = palette.colour(case.model)
     for x, y in seeds:
         axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.45)
     x, y = np.concatenate(seeds, axis=1)
@@ -91,7 +114,7 @@ def _curve(
         y=y,
         errorbar=None,
         color=colour,
-        label=case.label,
+        label=name,
         legend=False,
         ax=axes,
     )

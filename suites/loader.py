@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from tlbench.errors import SuiteError
 from tlbench.suites.braces import expand_braces
+from tlbench.suites.checkpoints import resolve_checkpoint
 from tlbench.suites.document import MAX_SIZE, Value, decode, located, read_yaml
 from tlbench.suites.mistakes import Mistakes
 from tlbench.suites.model_spec import ModelSpec
@@ -33,6 +34,8 @@ from tlbench.suites.names import (
     parse_model,
     parse_token_learner,
 )
+from tlbench.suites.paths import resolve_path
+from tlbench.suites.recipes import RECIPES, settings_under
 from tlbench.suites.schema import Spec
 from tlbench.suites.sources import Sources
 from tlbench.suites.spec import MODES, Case, Suite, Trial
@@ -42,12 +45,17 @@ MAX_EXCLUDED = 200
 """Most combinations of settings that `exclude` may name."""
 MAX_SCALES = 20
 """Most scales of a suite: each is checked whenever its file is read."""
-DEFAULT_REPEATS = 5
+DEFAULT_REPEATS: dict[str, int] = {
+    **dict.fromkeys(MODES, 5),
+    **dict.fromkeys(("profile", "fewshot", "evaluate"), 1),
+}
 
 _SETTINGS = frozenset(Case.model_fields) - {"model"}
 _GRID = _SETTINGS | {"models"}
+_RECIPE = "recipe"
+"""The setting that stands for others."""
 _SUITE_FIELDS = frozenset(Suite.model_fields) - {"cases", "sources"}
-_TOP_LEVEL = _GRID | _SUITE_FIELDS | {"include", "exclude"}
+_TOP_LEVEL = _GRID | _SUITE_FIELDS | {_RECIPE, "include", "exclude"}
 _SCALED = _TOP_LEVEL - {"name"}
 """What a scale may set."""
 _DEFAULTS: dict[str, Any] = {
@@ -75,8 +83,8 @@ def load_suite(
 ) -> Suite:
     """The suite called `source`: a built-in one, a path, or `-` for `stdin_text`.
 
-    It is read at one of its scales, or at none. A suite in a file names the files of
-    its builders relative to its own folder.
+    It is read at one of its scales, or at none. A suite in a file names other files
+    relative to its own folder.
     """
     if source == "-":
         if stdin_text is None:
@@ -94,8 +102,8 @@ def parse_suite(
     """The suite that `text` spells out; errors call the text `source_name`.
 
     The settings of `scale` are laid over the others, and the suite's name tells it;
-    every scale is checked, whichever is asked for. The files of builders are named
-    relative to `folder`.
+    every scale is checked, whichever is asked for. Builders, data sets and storage are
+    named relative to `folder`.
     """
     root = read_yaml(text, source_name)
     if not isinstance(root.content, dict):
@@ -121,9 +129,14 @@ def builtin_suites() -> dict[str, BuiltIn]:
 
 
 def repeat_suite(trial: Trial, trial_timeout_s: float) -> dict[str, Any]:
-    """A suite of one trial that repeats `trial`, as `parse_suite` reads it."""
+    """A suite of one trial that repeats `trial`, as `parse_suite` reads it.
+
+    It trains anew: with the storage of the trial it would find that trained already.
+    """
     settings = trial.case.canonical()
     del settings["model"]
+    if trial.data_path is not None:
+        settings["paths"] = {trial.case.data: trial.data_path}
     return {
         "name": "repeat",
         "models": _as_entry(trial.case.model),
@@ -396,11 +409,12 @@ def _candidates(root: Value, sources: Sources, mistakes: Mistakes) -> list[_Cand
             continue
         # A stand-in lets mistakes in the settings be told beside those in the models.
         grid_models = models.of(listed) or [_STAND_IN]
-        settings = grid.only(_SETTINGS)
+        settings = grid.only(_SETTINGS | {_RECIPE})
         if len(candidates) + len(grid_models) * _count(settings) > MAX_CASES:
             mistakes.add(grid, f"the suite has more than {MAX_CASES} cases")
             return []
-        pairs = itertools.product(grid_models, _expand(settings))
+        points = [_cooked(point, mistakes) for point in _expand(settings)]
+        pairs = itertools.product(grid_models, points)
         candidates += itertools.starmap(_Candidate, pairs)
         if mistakes.are_many:
             break
@@ -409,12 +423,12 @@ def _candidates(root: Value, sources: Sources, mistakes: Mistakes) -> list[_Cand
 
 def _grids(root: Value, mistakes: Mistakes) -> Iterator[Value]:
     """The settings of the top level, then those of each `include` laid over them."""
-    top = root.only(_GRID)
+    top = root.only(_GRID | {_RECIPE})
     if "include" not in root.entries or {"models", "mode"} <= top.entries.keys():
         yield top
     for item in _mappings(root, "include", mistakes):
-        mistakes.check_keys(item, _GRID)
-        yield _laid_over(top, item.only(_GRID))
+        mistakes.check_keys(item, _GRID | {_RECIPE})
+        yield _laid_over(top, item.only(_GRID | {_RECIPE}))
 
 
 def _laid_over(base: Value, top: Value) -> Value:
@@ -427,6 +441,28 @@ def _laid_over(base: Value, top: Value) -> Value:
         else:
             entries[key] = value
     return replace(top, content=entries)
+
+
+def _cooked(point: Value, mistakes: Mistakes) -> Value:
+    """One choice of settings, laid over those of the recipe that it names."""
+    given = point.only(_SETTINGS)
+    named = point.entries.get(_RECIPE)
+    if named is None:
+        return given
+    recipe = str(named.plain())
+    if recipe not in RECIPES:
+        known = did_you_mean(recipe, RECIPES) or f"; known are {', '.join(RECIPES)}"
+        mistakes.add(named, f"{named.text} is not a recipe{known}")
+        return given
+    return _laid_over(_value_of(settings_under(recipe, given.plain()), named), given)
+
+
+def _value_of(settings: Any, named: Value) -> Value:
+    """Settings as if they stood where a recipe is named."""
+    content = settings
+    if isinstance(settings, dict):
+        content = {key: _value_of(item, named) for key, item in settings.items()}
+    return replace(named, content=content)
 
 
 def _mappings(root: Value, key: str, mistakes: Mistakes) -> Iterator[Value]:
@@ -512,6 +548,7 @@ def _pattern(name: str) -> str:
 def _cases(
     candidates: Iterable[_Candidate],
     exclusions: Sequence[_Exclusion],
+    folder: Path,
     mistakes: Mistakes,
 ) -> tuple[Case, ...]:
     """The cases that are left, each once, in order."""
@@ -521,6 +558,7 @@ def _cases(
         dropped = [exclusion.drops(candidate) for exclusion in exclusions]
         case = None if any(dropped) else _case(candidate, mistakes)
         if case is not None:
+            case = _with_digest(case, candidate, folder, mistakes)
             cases.setdefault(case.identity, case)
     for exclusion in exclusions:
         if not exclusion.has_dropped and not mistakes.found:
@@ -539,10 +577,25 @@ def _case(
         return None
 
 
+def _with_digest(
+    case: Case, candidate: _Candidate, folder: Path, mistakes: Mistakes
+) -> Case:
+    """The case, with the whole path and the digest of its checkpoint."""
+    if case.checkpoint is None:
+        return case
+    try:
+        resolved = resolve_checkpoint(case.checkpoint, folder)
+    except SuiteError as error:
+        mistakes.add(candidate.settings.find(["checkpoint", "path"]), str(error))
+        return case
+    return case.model_copy(update={"checkpoint": resolved})
+
+
 def _suite(root: Value, folder: Path, mistakes: Mistakes) -> Suite | None:
     """The suite of one top level; None where anything is wrong with it."""
     exclusions, sources = _exclusions(root, mistakes), Sources(folder)
-    cases = _cases(_candidates(root, sources, mistakes), exclusions, mistakes)
+    candidates = _candidates(root, sources, mistakes)
+    cases = _cases(candidates, exclusions, folder, mistakes)
     if not cases and not mistakes.found:
         mistakes.add(root.entries["exclude"], "leaves no case in the suite")
     own = root.only(_SUITE_FIELDS)
@@ -551,6 +604,7 @@ def _suite(root: Value, folder: Path, mistakes: Mistakes) -> Suite | None:
     fields = {
         "name": Path(mistakes.source).stem,
         **own.plain(),
+        **_whole_paths(own, folder, mistakes),
         "repeats": _repeats(own.entries.get("repeats"), mistakes),
         "cases": cases or (stand_in,),
         "sources": sources.texts,
@@ -562,9 +616,30 @@ def _suite(root: Value, folder: Path, mistakes: Mistakes) -> Suite | None:
     return None if mistakes.found else suite
 
 
+def _whole_paths(own: Value, folder: Path, mistakes: Mistakes) -> dict[str, Any]:
+    """`paths` and `storage` as far as they are texts; the schema tells the others."""
+
+    def whole(value: Value) -> Any:
+        if not isinstance(value.content, str):
+            return value.plain()
+        try:
+            return resolve_path(value.content, folder)
+        except SuiteError as error:
+            mistakes.add(value, str(error))
+            return value.content
+
+    given = own.only({"paths", "storage"}).entries
+    return {
+        key: {name: whole(item) for name, item in value.entries.items()}
+        if isinstance(value.content, dict)
+        else whole(value)
+        for key, value in given.items()
+    }
+
+
 def _repeats(value: Value | None, mistakes: Mistakes) -> dict[str, Any]:
     """Repeats by mode, from a number for all or from a mapping with some."""
-    repeats: dict[str, Any] = dict.fromkeys(MODES, DEFAULT_REPEATS)
+    repeats: dict[str, Any] = dict(DEFAULT_REPEATS)
     if value is not None and isinstance(value.content, dict):
         mistakes.check_keys(value, MODES)
         repeats |= value.only(MODES).plain()

@@ -27,6 +27,7 @@ OWN_BUILDERS: dict[str, tuple[str, ...]] = {
     "tome": ("r",),
     "random": ("keep", "place"),
     "stride": ("step", "place"),
+    "fixed": ("tokens", "place"),
 }
 """tlbench's own builders, each with its options; all of them must be given."""
 

@@ -74,6 +74,7 @@ _WORDING = {
     "string_unicode": "holds characters that no text can",
     "string_too_short": "is empty",
     "string_too_long": "has more than {max_length} characters",
+    "dict_type": "is not a mapping",
     "model_type": "is not a mapping",
     "count_or_max": "is neither a whole number nor max",
     "greater_than": "is not greater than {gt:.12g}",

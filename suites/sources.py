@@ -202,6 +202,7 @@ def _check_own_call(model: ModelSpec, builder: BuilderSpec) -> None:
         "r": ("a whole number", 0, MAX_VALUE),
         "keep": ("a whole number", 1, model.num_patches),
         "step": ("a whole number", 1, MAX_VALUE),
+        "tokens": ("a whole number", 1, MAX_VALUE),
         "place": ("the index of a block", 0, model.depth - 1),
     }
     for name, value in builder.options.items():

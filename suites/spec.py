@@ -12,30 +12,30 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     Field,
-    NonNegativeFloat,
-    PositiveFloat,
     PositiveInt,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticKnownError
 
+from tlbench.suites.datasets import KINDS, DataInfo, Kind
 from tlbench.suites.model_spec import ModelSpec
-from tlbench.suites.schema import Count, CountOrMax, Label, Spec
+from tlbench.suites.schema import Count, CountOrMax, Label, Size, Spec
+from tlbench.suites.training import (
+    Augment,
+    Checkpoint,
+    FewShot,
+    Fit,
+    Optimizer,
+    View,
+)
 
-Mode = Literal["profile", "infer", "train", "fit"]
+Mode = Literal["profile", "infer", "train", "fit", "fewshot", "evaluate"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Attention = Literal["auto", "math", "flash", "efficient", "cudnn", "eager"]
-DataName = Literal["digits", "synthetic"]
-
-NUM_CLASSES: dict[DataName, int] = {"digits": 10, "synthetic": 1000}
-"""Width of the classifier that a data set asks for."""
-NUM_CLIP_CLASSES: dict[DataName, int] = {"synthetic": 400}
-"""The same for models of clips; the noise has the shape of Kinetics-400."""
-
-TRAIN_SAMPLES: dict[DataName, int] = {"digits": 1442}
-"""Training samples of the data sets whose labels mean something."""
+NO_TRAINING: frozenset[Mode] = frozenset({"infer", "fewshot", "evaluate"})
+"""Modes that leave the weights as they are."""
 
 MAX_SEED = 2**31
 """Seeds lie below it: the first of a run, and those of all its repeats."""
@@ -81,18 +81,6 @@ class Parallelism(Spec):
         return self
 
 
-class Optimizer(Spec):
-    """AdamW, as both training modes use it."""
-
-    learning_rate: PositiveFloat = 1e-3
-    """The peak; `fit` warms up to it and then follows a half cosine to zero."""
-    weight_decay: NonNegativeFloat = 0.05
-    gradient_clipping: NonNegativeFloat = 1.0
-    """Largest global norm of the gradient; 0 leaves it as it is."""
-    gradient_accumulation_steps: Annotated[int, Field(gt=0, le=65_536)] = 1
-    """Micro-batches that make up one optimiser step."""
-
-
 class Timing(Spec):
     """When the steps of a trial have been timed for long enough."""
 
@@ -135,15 +123,6 @@ class Input(Spec):
         return self
 
 
-class Fit(Spec):
-    """Training to accuracy."""
-
-    epochs: Annotated[int, Field(gt=0, le=100_000)] = 10
-    warmup_epochs: NonNegativeFloat = 1.0
-    target_top1_percent: Annotated[float, Field(gt=0, le=100)] = 90.0
-    """`time_to_accuracy_s` is the training time until this is first reached."""
-
-
 class Case(Spec):
     """One fully resolved point of a suite.
 
@@ -153,7 +132,10 @@ class Case(Spec):
 
     model: ModelSpec
     mode: Mode
-    data: DataName = "synthetic"
+    data: Annotated[Label, Field(max_length=100)] = "synthetic"
+    """A known data set, or one of the user's own, which `classes` tells apart."""
+    classes: Size | None = None
+    """Of a data set of the user's own."""
     batch_size: CountOrMax = 8
     """Samples in one step of the whole job: all ranks, all accumulated parts. max: the
     most that fit into the memory, which the run finds out first."""
@@ -182,6 +164,11 @@ class Case(Spec):
     optimizer: Optimizer = Optimizer()
     timing: Timing = Timing()
     fit: Fit = Fit()
+    augment: Augment = Augment()
+    view: View = View()
+    fewshot: FewShot = FewShot()
+    checkpoint: Checkpoint | None = None
+    """None: the model starts from random weights."""
 
     @field_validator("*")
     @classmethod
@@ -198,7 +185,7 @@ class Case(Spec):
                 return cls.model_fields[name].default
             case "memory_limit_gib" if not is_limited:
                 return None
-            case "parallelism" if mode == "infer":  # nothing to shard
+            case "parallelism" if mode in NO_TRAINING:  # nothing to shard
                 return value.model_copy(update={"zero_stage": 0, "offload": "none"})
             case "stack" if mode == "infer" and value == "ray":  # nothing to optimise
                 return "deepspeed"
@@ -206,20 +193,44 @@ class Case(Spec):
                 return value
 
     @model_validator(mode="after")
-    def _fit_has_labels(self) -> Self:
-        if self.mode == "fit" and self.data not in TRAIN_SAMPLES:
+    def _data_is_known(self) -> Self:
+        kind: Kind = "images" if self.model.video is None else "clips"
+        known = KINDS[kind]
+        if self.data in known:
+            if self.classes is not None:
+                raise ValueError(
+                    f"classes={self.classes} is for data of one's own, and"
+                    f" data={self.data} is known"
+                )
+        elif any(self.data in others for others in KINDS.values()):
             raise ValueError(
-                f"mode=fit needs labels, and those of data={self.data} are random;"
-                f" {', '.join(TRAIN_SAMPLES)} would do"
+                f"data={self.data} has no {kind}, which the model reads;"
+                f" {', '.join(known)} would do"
+            )
+        elif self.classes is None:
+            raise ValueError(
+                f"data={self.data} is none of {', '.join(known)}; for data of one's"
+                " own, classes says how many there are"
             )
         return self
 
     @model_validator(mode="after")
-    def _data_is_of_its_kind(self) -> Self:
-        if self.model.video is not None and self.data not in NUM_CLIP_CLASSES:
+    def _labels_mean_something(self) -> Self:
+        if self.mode not in ("fit", "fewshot", "evaluate"):
+            return self
+        if not self.data_info.has_meaning:
             raise ValueError(
-                f"data={self.data} has images, and the model reads clips;"
-                f" {', '.join(NUM_CLIP_CLASSES)} would do"
+                f"mode={self.mode} needs labels, and those of data={self.data} are"
+                " random; digits or moving-digits would do"
+            )
+        if self.data_info.is_multilabel and self.mode == "fewshot":
+            raise ValueError(
+                f"mode=fewshot learns one label of each sample, and those of"
+                f" data={self.data} may have several"
+            )
+        if self.data_info.is_eval_only and self.mode != "evaluate":
+            raise ValueError(
+                f"mode={self.mode} trains, and data={self.data} is for evaluation only"
             )
         return self
 
@@ -285,8 +296,37 @@ class Case(Spec):
 
     @property
     def num_classes(self) -> int:
-        known = NUM_CLASSES if self.model.video is None else NUM_CLIP_CLASSES
+        return self.data_info.num_classes
+
+    @property
+    def data_info(self) -> DataInfo:
+        """What is known of the data set before it is opened."""
+        known = KINDS["images" if self.model.video is None else "clips"]
+        if self.classes is not None:
+            return DataInfo(self.classes)
         return known[self.data]
+
+    @property
+    def views(self) -> int:
+        """Images or clips that evaluation makes of one sample."""
+        clips = 1 if self.model.video is None else self.view.temporal_clips
+        return clips * self.view.spatial_crops
+
+    @property
+    def accuracy_metric(self) -> str | None:
+        """What says how good the model is; None where nobody asks."""
+        if self.mode == "fewshot":
+            return self.fewshot.main_metric
+        if self.mode in ("fit", "evaluate"):
+            return "map_percent" if self.data_info.is_multilabel else "top1_percent"
+        return None
+
+    @property
+    def main_metric(self) -> str:
+        """What the case is run for."""
+        if self.mode == "profile":
+            return "macs"
+        return self.accuracy_metric or "throughput_samples_per_s"
 
     def canonical(self) -> dict[str, Any]:
         """The fields that do not stand at their default, as plain JSON values."""
@@ -301,19 +341,30 @@ class Case(Spec):
 
 
 def identity_of(canonical: dict[str, Any]) -> str:
-    """The identity of the case with this canonical JSON."""
+    """The identity of the case with this canonical JSON.
+
+    A checkpoint of a known digest is the same one wherever it lies.
+    """
+    checkpoint = canonical.get("checkpoint", {})
+    if "sha256" in checkpoint:
+        unplaced = {key: checkpoint[key] for key in checkpoint if key != "path"}
+        canonical = {**canonical, "checkpoint": unplaced}
     text = json.dumps(canonical, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 # What each mode leaves at its default.
+_ACCURACY = frozenset({"fit", "augment", "view", "fewshot"})
+_TRAINING = frozenset(
+    {"optimizer", "fit", "augment", "drop_path_rate", "gradient_checkpointing"}
+)
 UNREAD: dict[str, frozenset[str]] = {
-    "profile": frozenset(Case.model_fields) - {"model", "mode", "data"},
-    "infer": frozenset(
-        {"optimizer", "fit", "drop_path_rate", "gradient_checkpointing"}
-    ),
-    "train": frozenset({"fit"}),
-    "fit": frozenset({"timing", "input", "stack"}),
+    "profile": frozenset(Case.model_fields) - {"model", "mode", "data", "classes"},
+    "infer": _ACCURACY | _TRAINING,
+    "train": _ACCURACY,
+    "fit": frozenset({"timing", "input", "stack", "fewshot"}),
+    "fewshot": _TRAINING | {"timing", "input", "stack"},
+    "evaluate": _TRAINING | {"timing", "input", "stack", "fewshot"},
 }
 
 
@@ -328,6 +379,10 @@ class Suite(Spec):
     seed: Annotated[int, Field(ge=0, lt=MAX_SEED)] = 0
     trial_timeout_s: Annotated[float, Field(gt=0, le=604_800)] = 1800.0
     """A trial that takes longer is ended and stored as `timeout`."""
+    paths: dict[str, str] = Field(default_factory=dict)
+    """Where data sets lie, by their names; no part of a case."""
+    storage: str | None = None
+    """Where `fit` keeps its checkpoints, a folder or a URL of fsspec; None: nowhere."""
     trace: bool = False
     """Whether the first trial of each timed case keeps a trace of torch's profiler."""
     sources: dict[str, str] = Field(default_factory=dict)
@@ -356,5 +411,9 @@ class Trial:
     seed: int
     source: str | None = None
     """The text of the user's file that the model's builder stands in."""
+    data_path: str | None = None
+    """Where the data set lies; None: it comes with tlbench."""
+    storage: str | None = None
+    """Where checkpoints are kept, a folder or a URL of fsspec; None: nowhere."""
     is_traced: bool = False
     """Whether it takes a trace of torch's profiler, in a pass of its own."""

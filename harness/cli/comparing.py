@@ -10,6 +10,7 @@ from tlbench.cli.options import (
     DEFAULT_DB,
     INTERRUPTED,
     STOPPED_BY_GATE,
+    DataOption,
     DbOption,
     JsonOption,
     one_of,
@@ -86,6 +87,7 @@ def compare(
             "--extend", help="Run the repeats that should settle what is inconclusive."
         ),
     ] = False,
+    data: DataOption = None,
     db: DbOption = DEFAULT_DB,
     as_json: JsonOption = False,
 ) -> None:
@@ -102,6 +104,8 @@ def compare(
     from tlbench.reports.selection import parse_selection
     from tlbench.statistics import GATE_LEVEL, LEVEL
 
+    if data and not is_extended:
+        raise typer.BadParameter("goes with --extend only", param_hint="--data")
     gate = _verdicts(fail_on or [])
     question = Question(
         metric=metric,
@@ -128,7 +132,7 @@ def compare(
                 "json": as_json,
             }
             _tell(answer, gate, files, as_json=as_json, is_final=False)
-            answer = _extend(store, answer, options)
+            answer = _extend(store, answer, options, data)
     _tell(answer, gate, files, as_json=as_json)
     if answer.failing(gate) or answer.missing(gate):
         raise typer.Exit(STOPPED_BY_GATE)
@@ -172,7 +176,10 @@ def _compare(
 
 
 def _extend(
-    store: "ResultStore", answer: "Answer", options: dict[str, Any]
+    store: "ResultStore",
+    answer: "Answer",
+    options: dict[str, Any],
+    data: list[str] | None,
 ) -> "Answer":
     """Run what should settle the open comparisons, and compare again with that."""
     from importlib.metadata import version
@@ -186,7 +193,7 @@ def _extend(
     for why in plan.refused:
         screen.print(f"not extended: {why}", markup=False)
     stored, is_whole = execute_planned(
-        plan.suite, plan.trials, store, source="compare --extend"
+        plan.suite, plan.trials, store, source="compare --extend", data=data
     )
     if not stored:
         raise typer.Exit(INTERRUPTED)

@@ -9,6 +9,7 @@ from tlbench.cli.options import (
     INTERRUPTED,
     STOPPED_BY_GATE,
     TROUBLE,
+    DataOption,
     DbOption,
     JsonOption,
     one_of,
@@ -115,6 +116,7 @@ def repro(
             metavar="HOST:PORT", help="Join the Ray cluster there; see `tlbench run`."
         ),
     ] = None,
+    data: DataOption = None,
     db: DbOption = DEFAULT_DB,
     as_json: JsonOption = False,
 ) -> None:
@@ -136,7 +138,7 @@ def repro(
             original = read_original(session, trial_id, metric)
         suite, trials = plan_repro(original, repeats)
         stored, is_whole = execute_planned(
-            suite, trials, store, source="repro", address=address
+            suite, trials, store, source="repro", data=data, address=address
         )
         if not is_whole:
             raise typer.Exit(INTERRUPTED)

@@ -1,5 +1,6 @@
 """Arguments and options that commands share, and what is read from them."""
 
+import os
 import re
 import shlex
 import sys
@@ -46,6 +47,15 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a progr
 ReportOption = Annotated[
     Path | None, typer.Option("--report", metavar="FILE", help="Write an HTML report.")
 ]
+DataOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        metavar="NAME=PATH",
+        help="Where a data set lies, ahead of the suite's `paths`; may be given again."
+        " Others are looked for as NAME/ in the folder TLBENCH_DATA.",
+    ),
+]
 DEFAULT_DB = "tlbench.db"
 Word = TypeVar("Word", bound=str)
 
@@ -55,6 +65,39 @@ def load(source: str, scale: str | None) -> "Suite":
 
     text = sys.stdin.read() if source == "-" else None
     return load_suite(source, text, scale)
+
+
+def with_data(suite: "Suite", words: list[str] | None, *, is_here: bool) -> "Suite":
+    """The suite with a path for each data set that it reads.
+
+    An error, before anything runs, where nobody says which; and where there is nothing
+    at one of them, if it is to run here.
+    """
+    from tlbench.suites.paths import DATA_FOLDER, locate_data, parse_paths
+
+    try:
+        given = parse_paths(words or ())
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--data") from error
+    folder = os.environ.get(DATA_FOLDER)
+    return locate_data(suite, given, Path(folder) if folder else None, is_here=is_here)
+
+
+def with_storage(suite: "Suite", storage: str | None) -> "Suite":
+    """The suite with the folder that is given for its checkpoints, or its own one."""
+    chosen = storage or suite.storage
+    if chosen is None:
+        return suite
+    from tlbench.errors import SuiteError
+    from tlbench.storage import check_storage
+    from tlbench.suites.paths import resolve_path
+
+    try:
+        whole = resolve_path(chosen)
+        check_storage(whole)
+    except (SuiteError, ValueError) as error:
+        raise typer.BadParameter(str(error), param_hint="--storage") from error
+    return suite.model_copy(update={"storage": whole})
 
 
 def command_line() -> str:

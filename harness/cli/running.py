@@ -9,6 +9,7 @@ from tlbench.cli.options import (
     DEFAULT_DB,
     INTERRUPTED,
     TROUBLE,
+    DataOption,
     DbOption,
     JsonOption,
     ReportOption,
@@ -17,6 +18,8 @@ from tlbench.cli.options import (
     command_line,
     load,
     open_existing,
+    with_data,
+    with_storage,
 )
 from tlbench.cli.output import print_json, show_run
 
@@ -35,6 +38,15 @@ if TYPE_CHECKING:
 def run(
     suite: SuiteArgument,
     scale: ScaleOption = None,
+    data: DataOption = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|URL",
+            help="Keep the checkpoints of training there, and go on from those that"
+            " a run which was ended has left.",
+        ),
+    ] = None,
     db: DbOption = DEFAULT_DB,
     address: Annotated[
         str | None,
@@ -68,7 +80,8 @@ def run(
     from tlbench.units import format_counted, format_duration
 
     budget_s = None if budget is None else _budget_s(budget)
-    loaded = load(suite, scale)
+    loaded = with_storage(load(suite, scale), storage)
+    loaded = with_data(loaded, data, is_here=address is None)
     if report is not None:
         from tlbench.reports.files import check_destination, form_of
 
@@ -207,12 +220,18 @@ def execute_planned(
     store: "ResultStore",
     *,
     source: str,
+    data: list[str] | None,
     address: str | None = None,
 ) -> "tuple[list[Stored], bool]":
     """The same for trials that a command has planned by itself; it says how many."""
+    from dataclasses import replace
+
     from tlbench.console import Pace, make_console
+    from tlbench.suites.paths import data_path
     from tlbench.units import format_counted, format_duration
 
+    suite = with_data(suite, data, is_here=address is None)
+    trials = [replace(t, data_path=data_path(t.case, suite.paths)) for t in trials]
     pace = Pace(trials, forecast_suite(suite, store, is_here=address is None))
     screen = make_console(stderr=True)
     screen.print(

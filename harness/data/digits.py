@@ -18,21 +18,26 @@ class Digits:
 
     num_classes = 10
 
-    def __init__(self) -> None:
+    def __init__(self, **_: object) -> None:
+        """Open the digits, which are everywhere the same, whatever else a case says."""
         table = np.loadtxt(_digits_file(), delimiter=",", dtype=np.float32)
         self._pixels, self._labels = table[:, :-1], table[:, -1].astype(np.int64)
 
     def split(self, name: SplitName) -> Split:
-        chosen = _is_for_evaluation(self._labels) == (name == "eval")
+        chosen = self._is_in(name)
         grey = torch.from_numpy(self._pixels[chosen]).view(-1, 1, 8, 8)
         return Split(
             images=(grey / 8 - 1).expand(-1, 3, -1, -1).contiguous(),  # 0..16 stored
             labels=torch.from_numpy(self._labels[chosen]),
         )
 
-    def stored(self) -> "StoredDigits":
-        chosen = ~_is_for_evaluation(self._labels)
+    def stored(self, split: SplitName) -> "StoredDigits":
+        chosen = self._is_in(split)
         return StoredDigits(self._pixels[chosen], self._labels[chosen])
+
+    def _is_in(self, split: SplitName) -> np.ndarray:
+        is_held_out = _is_for_evaluation(self._labels)
+        return is_held_out if split == "eval" else ~is_held_out
 
 
 class StoredDigits:
@@ -44,6 +49,9 @@ class StoredDigits:
 
     def __len__(self) -> int:
         return len(self._labels)
+
+    def name(self, index: int) -> str:
+        return f"digit {index}"
 
     def read(self, index: int) -> tuple[list[Image.Image], int]:
         picture = Image.fromarray(self._pictures[index]).convert("RGB")

@@ -1,29 +1,28 @@
 """Batches of torch's DataLoader: stored samples, decoded when they are asked for.
 
-B samples of this rank in one step, C channels (3), F frames, S image size.
+B samples of this rank in one step, C channels (3), F frames, K classes, S image size.
 """
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Generic, Self, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 
 from tlbench.data import Stored
+from tlbench.data.samples import Reader, make_targets
 from tlbench.errors import TrialError
-from tlbench.measure.timing import cuda_event
+from tlbench.measure.timing import Moment, moment, seconds_between
 from tlbench.rank import Rank
 from tlbench.suites.spec import Case
 
 Batch = tuple[Tensor, Tensor]
-"""Images [B, C, S, S] or clips [B, C, F, S, S], and labels [B]."""
-
-Mark = Any
-"""A moment: a float of the host's clock, or an event in the queue of a GPU."""
+"""Images [B, C, S, S] or clips [B, C, F, S, S], and labels [B], or [B, K] where a
+sample may have several of the K classes."""
+Item = TypeVar("Item")
 
 PREFETCHED_BATCHES = 2
 """Batches that each worker makes ahead; torch's own default."""
@@ -36,6 +35,8 @@ class Samples(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, stored: Stored, case: Case) -> None:
         self._stored = stored
+        self._reader = Reader(stored, case)
+        self._num_classes = case.num_classes
         self._is_clip = case.model.video is not None
         self._transform = _transform(case)
 
@@ -43,10 +44,11 @@ class Samples(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         return len(self._stored)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        frames, label = self._stored.read(index)
+        """The sample, or the next one that can be read: only speed is measured."""
+        frames, label = self._reader.read_or_next(index)
         images = self._transform(frames)  # all frames alike
         sample = torch.stack(images, dim=1) if self._is_clip else images[0]
-        return sample, torch.tensor(label)
+        return sample, make_targets([label], self._num_classes)[0]
 
 
 def _transform(case: Case) -> Callable[..., list[Tensor]]:
@@ -88,12 +90,12 @@ def make_loader(case: Case, stored: Stored, rank: Rank, seed: int) -> DataLoader
     )
 
 
-class Batches:
+class Batches(Generic[Item]):
     """The batches of a loader, one after another; its workers end with the block."""
 
-    def __init__(self, loader: DataLoader[Batch]) -> None:
+    def __init__(self, loader: DataLoader[Item]) -> None:
         self._loader = loader
-        self._iterator: Iterator[Batch] | None = None
+        self._iterator: Iterator[Item] | None = None
 
     def __enter__(self) -> Self:
         self._iterator = iter(self._loader)
@@ -107,12 +109,12 @@ class Batches:
     ) -> None:
         self._iterator = None  # torch ends its workers when nobody holds it
 
-    def take(self) -> Batch:
+    def take(self) -> Item:
         """The next batch, once it is there."""
         if self._iterator is None:
             raise ValueError("batches are taken inside the block only")
         try:
-            images, labels = next(self._iterator)
+            return next(self._iterator)
         except (MemoryError, torch.OutOfMemoryError):
             raise  # known by what it is
         except Exception as error:  # a worker died, hung, or met any error itself
@@ -120,12 +122,11 @@ class Batches:
                 raise
             what = str(error).strip().rpartition("\n")[2]  # of its traceback, say
             raise TrialError(
-                f"the loader (input.workers={self._loader.num_workers}) failed: {what}"
+                f"the loader (workers: {self._loader.num_workers}) failed: {what}"
             ) from error
-        return images, labels
 
 
-class Feed(Batches):
+class Feed(Batches[Batch]):
     """Batches on the device of a rank, and how long each was waited for."""
 
     def __init__(
@@ -133,32 +134,16 @@ class Feed(Batches):
     ) -> None:
         super().__init__(loader)
         self._device, self._dtype = device, dtype
-        self._waits: list[tuple[Mark, Mark]] = []
+        self._waits: list[tuple[Moment, Moment]] = []
 
     def take(self) -> Batch:
-        start = _mark(self._device)
+        start = moment(self._device)
         images, labels = super().take()
-        self._waits.append((start, _mark(self._device)))
+        self._waits.append((start, moment(self._device)))
         # Two steps: a copy that also converts would wait for the host.
         images = images.to(self._device, non_blocking=True).to(self._dtype)
         return images, labels.to(self._device, non_blocking=True)
 
     def waits_s(self) -> list[float]:
         """Seconds that the device stood still for each batch taken."""
-        return [_seconds_between(start, end) for start, end in self._waits]
-
-
-def _mark(device: torch.device) -> Mark:
-    if device.type != "cuda":
-        return time.perf_counter()
-    event = cuda_event()
-    event.record()
-    return event
-
-
-def _seconds_between(start: Mark, end: Mark) -> float:
-    """On a GPU the time that its queue was empty: none where the host runs ahead."""
-    if isinstance(start, float):
-        return float(end - start)
-    end.synchronize()
-    return float(start.elapsed_time(end)) / 1e3
+        return [seconds_between(start, end) for start, end in self._waits]

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from tlbench.data import Split, SplitName
+from tlbench.suites.model_spec import VideoSpec
 
 SAMPLES = 64
 SIDE = 64
@@ -29,11 +30,14 @@ class Synthetic:
 
     num_classes = 1000
 
+    def __init__(self, **_: object) -> None:
+        """Make noise, which is the same whatever else a case says."""
+
     def split(self, name: SplitName) -> Split:
         return _noise(name, (SAMPLES, 3, SIDE, SIDE), self.num_classes)
 
-    def stored(self) -> "JpegNoise":
-        return JpegNoise(SAMPLES, 1, JPEG_SIZE, self.num_classes)
+    def stored(self, split: SplitName) -> "JpegNoise":
+        return JpegNoise(split, SAMPLES, 1, JPEG_SIZE, self.num_classes)
 
 
 class SyntheticClips:
@@ -41,15 +45,16 @@ class SyntheticClips:
 
     num_classes = 400
 
-    def __init__(self, num_frames: int) -> None:
-        self.num_frames = num_frames
+    def __init__(self, video: VideoSpec, **_: object) -> None:
+        """Make noise in the frames of the model, whatever else a case says."""
+        self.num_frames = video.num_frames
 
     def split(self, name: SplitName) -> Split:
         shape = (CLIPS, 3, self.num_frames, CLIP_SIDE, CLIP_SIDE)
         return _noise(name, shape, self.num_classes)
 
-    def stored(self) -> "JpegNoise":
-        return JpegNoise(CLIPS, self.num_frames, FRAME_SIZE, self.num_classes)
+    def stored(self, split: SplitName) -> "JpegNoise":
+        return JpegNoise(split, CLIPS, self.num_frames, FRAME_SIZE, self.num_classes)
 
 
 class JpegNoise:
@@ -59,9 +64,14 @@ class JpegNoise:
     """
 
     def __init__(
-        self, count: int, num_frames: int, size: tuple[int, int], num_classes: int
+        self,
+        split: SplitName,
+        count: int,
+        num_frames: int,
+        size: tuple[int, int],
+        num_classes: int,
     ) -> None:
-        generator = np.random.default_rng(0)
+        generator = np.random.default_rng(_seed(split))
         self._samples: Sequence[Sequence[bytes]] = [
             [jpeg_noise(generator, size) for _ in range(num_frames)]
             for _ in range(count)
@@ -70,6 +80,9 @@ class JpegNoise:
 
     def __len__(self) -> int:
         return len(self._samples)
+
+    def name(self, index: int) -> str:
+        return f"noise {index}"
 
     def read(self, index: int) -> tuple[list[Image.Image], int]:
         files = self._samples[index]
@@ -90,7 +103,11 @@ def jpeg_noise(generator: np.random.Generator, size: tuple[int, int]) -> bytes:
 
 
 def _noise(name: SplitName, shape: tuple[int, ...], num_classes: int) -> Split:
-    generator = torch.Generator().manual_seed(0 if name == "train" else 1)
+    generator = torch.Generator().manual_seed(_seed(name))
     images = torch.rand(shape, generator=generator) * 2 - 1
     labels = torch.randint(num_classes, shape[:1], generator=generator)
     return Split(images=images, labels=labels)
+
+
+def _seed(split: SplitName) -> int:
+    return 0 if split == "train" else 1

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -23,6 +23,8 @@ from tlbench.units import format_counted
 
 Step = Callable[[], object]
 Clock = Callable[[Step, int], list[float]]
+Moment = Any
+"""A float of the host's clock, or an event in the queue of a GPU."""
 Agree = Callable[[int], int]
 """Gives all ranks the largest of their numbers or decisions, so that they step alike:
 a step may wait for the other ranks, and one too many would wait for ever."""
@@ -88,6 +90,23 @@ def host_clock(step: Step, count: int) -> list[float]:
 def cuda_event() -> torch.cuda.Event:
     """A mark in the queue of the GPU, once it is recorded."""
     return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch's
+
+
+def moment(device: torch.device) -> Moment:
+    """Now: by the host's clock, or in the queue of the GPU."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = cuda_event()
+    event.record()
+    return event
+
+
+def seconds_between(start: Moment, end: Moment) -> float:
+    """On a GPU the time that its queue was empty: none where the host runs ahead."""
+    if isinstance(start, float):
+        return float(end - start)
+    end.synchronize()
+    return float(start.elapsed_time(end)) / 1e3
 
 
 def cuda_clock(step: Step, count: int) -> list[float]:

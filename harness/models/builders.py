@@ -24,6 +24,7 @@ BUILDERS = {
     "tome": "tlbench.models.opponents:merge_tokens",
     "random": "tlbench.models.opponents:drop_random_tokens",
     "stride": "tlbench.models.opponents:drop_tokens_between_strides",
+    "fixed": "tlbench.models.opponents:pool_by_fixed_maps",
 }
 """tlbench's own builders, by the names that suites call them."""
 

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from tlbench.models.layers import Layer, layers
 from tlbench.suites.model_spec import ModelSpec
-from tlbench.suites.spec import Case, Parallelism, Precision
+from tlbench.suites.spec import NO_TRAINING, Case, Parallelism, Precision
 
 BYTES_PER_ELEMENT: dict[Precision, int] = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2}
 STATE_BYTES = 4
@@ -105,7 +105,7 @@ def forecast_memory(case: Case) -> MemoryForecast:
     walk = _walk(case)
     width = BYTES_PER_ELEMENT[case.precision]
     params = sum(layer.params for layer in walk)
-    if case.mode == "infer":
+    if case.mode in NO_TRAINING:
         elements = _sample_elements(case.model) + _largest_going_forward(case, walk)
         activations = case.micro_batch_size * elements * width
         return MemoryForecast(params * width, 0, 0, activations)
@@ -129,7 +129,7 @@ def predicted_growth_bytes(case: Case) -> int | None:
         return 0
     width = BYTES_PER_ELEMENT[case.precision]
     walk = _walk(case)
-    if case.mode == "infer":
+    if case.mode in NO_TRAINING:
         return case.micro_batch_size * _largest_going_forward(case, walk) * width
     if case.precision != "fp32" or case.parallelism.zero_stage > 0:
         return None
@@ -154,7 +154,7 @@ def memory_settings(case: Case) -> Iterator[MemorySetting]:
         return
     for precision in PLANNED_PRECISIONS:
         changed = case.model_copy(update={"precision": precision})
-        if case.mode == "infer":
+        if case.mode in NO_TRAINING:
             yield MemorySetting(precision, None, forecast_memory(changed))
             continue
         for stage in ZERO_STAGES:

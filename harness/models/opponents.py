@@ -5,9 +5,10 @@ work on a VisionTransformer of timm's, of images or of clips whose tokens all at
 each other. A class token is neither merged nor dropped.
 
 Shapes: B batch, N tokens, P class tokens at their head (0 or 1), D dim, H heads, E dim
-of one head, r tokens merged away.
+of one head, r tokens merged away, T time steps.
 """
 
+import math
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
@@ -60,6 +61,19 @@ def drop_tokens_between_strides(model: Any, *, step: int, place: int) -> nn.Modu
     blocks, grid_size = _blocks(model), model.patch_embed.grid_size
     drop = StridedDrop(step, grid_size, model.num_prefix_tokens)
     return _insert(model, blocks, place, drop)
+
+
+def pool_by_fixed_maps(model: Any, *, tokens: int, place: int) -> nn.Module:
+    """Pool the grid by `tokens` maps before block `place`, whatever they lie over.
+
+    TokenLearner that never looks: the maps are weights, trained like all others, and so
+    the same for every input. Of clips, in each time step.
+    """
+    if tokens < 1:
+        raise TrialError(f"tokens={tokens} leaves no token; 1 is the least")
+    blocks, grid_size = _blocks(model), model.patch_embed.grid_size
+    pool = FixedMaps(tokens, math.prod(grid_size), model.num_prefix_tokens)
+    return _insert(model, blocks, place, pool)
 
 
 # ---------------------------------------------------------------- token merging
@@ -205,6 +219,25 @@ class StridedDrop(nn.Module):
         grids = x[:, self.prefix :].reshape(B, -1, *self.grid_size, D)
         kept = grids[:, :, :: self.step, :: self.step].flatten(1, 3)
         return torch.cat([x[:, : self.prefix], kept], dim=1)
+
+
+class FixedMaps(nn.Module):
+    """Weighted means over the grid by maps that no input changes: [B, N, D].
+
+    Each map is the softmax of its weights over the positions of one time step. They
+    start as small noise: equal maps would stay equal.
+    """
+
+    def __init__(self, tokens: int, positions: int, prefix: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.randn(tokens, positions) * 0.02)
+        self.prefix = prefix
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, _, D = x.shape
+        grids = x[:, self.prefix :].reshape(B, -1, self.logits.shape[1], D)
+        pooled = self.logits.softmax(dim=1) @ grids  # [B, T, tokens, D]
+        return torch.cat([x[:, : self.prefix], pooled.flatten(1, 2)], dim=1)
 
 
 # ---------------------------------------------------------------- what they share

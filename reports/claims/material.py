@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from types import MappingProxyType
 
-from tlbench.reports.cases import CaseTrials, settings
+from tlbench.reports.cases import CaseTrials, all_but_model, has_trained_weights
 from tlbench.reports.claims.records import JudgedClaim
-from tlbench.reports.compare import TIMED_MODES, Comparison
+from tlbench.reports.compare import ACCURACY_MODES, TIMED_MODES, Comparison
 from tlbench.suites.model_spec import ModelSpec
 from tlbench.suites.names import model_name
 from tlbench.suites.published import Claim
@@ -32,8 +32,22 @@ class Material:
         return self._against_own_baseline(TIMED_MODES, places)
 
     def trained(self, *places: Fraction) -> list[Comparison]:
-        """The same, trained on labelled images."""
-        return self._against_own_baseline({"fit"}, places)
+        """The same in accuracy, on labelled images."""
+        return self._trained(places, video=False)
+
+    def trained_on_video(self, *places: Fraction) -> list[Comparison]:
+        return self._trained(places, video=True)
+
+    def _trained(
+        self, places: Collection[Fraction], *, video: bool
+    ) -> list[Comparison]:
+        return [
+            comparison
+            for comparison in self._against_own_baseline(ACCURACY_MODES, places)
+            if _is_video(comparison.other) == video
+            and has_trained_weights(comparison.base.case)
+            and has_trained_weights(comparison.other.case)
+        ]
 
     def _against_own_baseline(
         self, modes: Collection[str], places: Collection[Fraction]
@@ -46,14 +60,31 @@ class Material:
             and relative_place(comparison.other.case.model) in places
         ]
 
+    def trained_alike(self, *, video: bool | None = None) -> Iterator[list[CaseTrials]]:
+        """Trained cases that differ in their models alone.
+
+        Args:
+            video: Of clips alone, or of images alone; None: of both.
+        """
+        for group in self.groups(ACCURACY_MODES):
+            yield [
+                case
+                for case in group
+                if has_trained_weights(case.case) and video in (None, _is_video(case))
+            ]
+
     def groups(self, modes: Collection[str]) -> Iterator[list[CaseTrials]]:
         """Cases of the modes that differ in their models alone."""
         alike: dict[Hashable, list[CaseTrials]] = defaultdict(list)
         for case in self.cases:
             if case.mode in modes:
                 place = (case.run_id, case.machine_id)
-                alike[place, tuple(settings(case.case).values())].append(case)
+                alike[place, all_but_model(case.case)].append(case)
         yield from alike.values()
+
+
+def _is_video(case: CaseTrials) -> bool:
+    return case.case.model.video is not None
 
 
 def relative_place(spec: ModelSpec) -> Fraction | None:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 
-from tlbench.reports.cases import CaseTrials
+from tlbench.reports.cases import CaseTrials, has_trained_weights
 from tlbench.reports.claims.counted import describe
 from tlbench.reports.claims.material import (
     HALFWAY,
@@ -25,16 +25,16 @@ from tlbench.reports.claims.records import (
     above,
     conclude,
 )
-from tlbench.reports.compare import ACCURACY, Comparison, differences
-from tlbench.reports.findings import describe_evidence, signed
-from tlbench.statistics import Difference
+from tlbench.reports.compare import Comparison, differences
+from tlbench.reports.findings import ROUNDS_TO_NONE, describe_evidence, signed
+from tlbench.reports.quantities import MAPS, QUANTITIES
+from tlbench.statistics import Difference, compare_difference
 from tlbench.suites.model_spec import ModelSpec
 from tlbench.suites.names import parse_model
 from tlbench.suites.published import Claim
-from tlbench.suites.spec import NUM_CLIP_CLASSES, TRAIN_SAMPLES
+from tlbench.units import format_number
 
-ROUNDS_TO_NO_LOSS = -0.5
-"""Points: a loss of less rounds to none."""
+ROUNDS_TO_NO_LOSS = -ROUNDS_TO_NONE
 ALMOST_NO_LOSS = -1.5
 """Points that the publication's 16 tokens lose at 1/4, and the most that it calls
 almost the accuracy of the base."""
@@ -42,8 +42,17 @@ POINTS = ("five_shot_points",)
 """The claimed numbers that an accuracy here stands beside."""
 
 PLACEMENT_COMMAND = "tlbench run placement --scale cpu"
+VIDEO_COMMAND = "tlbench run proxy"
 POOLING_COMMAND = "tlbench run pooling --scale cpu"
-NO_MAPS = "this version keeps no attention maps"
+ADAPTS = 0.1
+"""Share of a map's weight that has to lie elsewhere for another input."""
+FOLLOWS = 0.5
+"""Share of the object's way that the centre of a map has to go with it."""
+NO_VIDEO = (
+    "no ViViT with TokenLearner at 1/2 or 3/4 was trained beside the same model without"
+    f" it; {VIDEO_COMMAND} does that, on clips of digits that move"
+)
+NO_MAPS = "no trained model with TokenLearner has its attention maps here"
 
 TOGETHER = ("C8", "C9", "C10", "C11", "C12")
 WITHOUT_LOSS = ("C10", "C12")
@@ -114,9 +123,10 @@ def _claimed(claim: Claim) -> tuple[Number, ...]:
 def _gain(comparison: Comparison, bound: float, claim: Claim | None = None) -> Number:
     """The points that the other side gains, and whether they lie above a bound."""
     base, other = comparison.base, comparison.other
-    difference = comparison.difference(ACCURACY)
+    difference = comparison.accuracy
+    measure = QUANTITIES[comparison.accuracy_metric].title
     return Number(
-        f"top-1 points of {other.model} over {base.model} on {other.case.data},"
+        f"{measure} points of {other.model} over {base.model} on {other.case.data},"
         f" {describe_case(other)}",
         None if claim is None else _published_points(claim, other.case.model),
         difference.value,
@@ -149,7 +159,7 @@ def _published_points(claim: Claim, spec: ModelSpec) -> float | None:
 
 def _data(compared: Sequence[Comparison]) -> str:
     """The data sets that were trained on, each once."""
-    return " and ".join(dict.fromkeys(c.other.case.data for c in compared))
+    return _names([comparison.other for comparison in compared])
 
 
 # ---------------------------------------------------------------- places, curves
@@ -171,11 +181,11 @@ def place_costs_accuracy(_: Claim, material: Material) -> Part:
 
 def _by_place(material: Material) -> Iterator[list[CaseTrials]]:
     """Trained cases that differ in the place of TokenLearner alone, earliest first."""
-    for group in material.groups({"fit"}):
+    for group in material.trained_alike(video=False):
         alike: dict[Hashable, list[CaseTrials]] = defaultdict(list)
         for case in group:
             learner = case.case.model.token_learner
-            if learner is not None and _is_trained(case):
+            if learner is not None and _has_accuracy(case):
                 if relative_place(case.case.model) is None:
                     continue
                 same = learner.model_copy(update={"place": 0})
@@ -185,8 +195,9 @@ def _by_place(material: Material) -> Iterator[list[CaseTrials]]:
                 yield sorted(cases, key=lambda c: relative_place(c.case.model) or 0)
 
 
-def _is_trained(case: CaseTrials) -> bool:
-    return bool(case.values(ACCURACY))
+def _has_accuracy(case: CaseTrials) -> bool:
+    metric = case.case.accuracy_metric
+    return metric is not None and bool(case.values(metric))
 
 
 def better_trade(claim: Claim, material: Material) -> Part:
@@ -202,9 +213,9 @@ def better_trade(claim: Claim, material: Material) -> Part:
         return Part("proxy", "not measured", missing)
     plain = [
         case
-        for group in material.groups({"fit"})
+        for group in material.trained_alike(video=False)
         for case in group
-        if is_plain(case.case.model) and _is_trained(case)
+        if is_plain(case.case.model) and _has_accuracy(case)
     ]
     numbers = [_trade(comparison, plain) for comparison in chosen]
     agreed = "at 1/2 and 3/4, nothing is lost beside a plain model of more compute"
@@ -246,47 +257,114 @@ def _no_dearer(
 
 
 def tokens_adapt(_: Claim, material: Material) -> Part:
-    """Accuracy beside unlearned ways to few tokens; it alone shows no adaptivity."""
-    numbers = [
+    """How the maps vary over inputs; accuracies alone show no adaptivity."""
+    looked = _with_maps(material, "map_variation")
+    beside = [
         replace(_gain(pair, 0.0), stand=None) for pair in _against_unlearned(material)
     ]
-    beside = "the accuracies beside unlearned ways to few tokens are shown, but"
-    if not numbers:
-        beside = (
-            "no unlearned way to few tokens was trained beside it"
+    if not looked:
+        shown = (
+            "the accuracies beside unlearned ways to few tokens are shown, but"
+            if beside
+            else "no unlearned way to few tokens was trained beside it"
             f" ({POOLING_COMMAND} does that), and"
         )
-    why = f"{beside} how the maps vary over images is not known: {NO_MAPS}"
-    return Part("proxy", "not measured", why, tuple(numbers))
+        why = f"{shown} how the maps vary over inputs is not known: {NO_MAPS}"
+        return Part("proxy", "not measured", why, tuple(beside))
+    numbers = [_level(case, "map_variation", ADAPTS) for case in looked]
+    agreed = (
+        f"over {ADAPTS:.0%} of a map's weight lies elsewhere for another input; of a"
+        " uniform split, none does"
+    )
+    proxy = _names(looked)
+    return conclude("proxy", [*numbers, *beside], agreed=agreed, proxy=proxy)
+
+
+def _with_maps(material: Material, metric: str) -> list[CaseTrials]:
+    """Cases of trained models on real data whose maps have that number."""
+    return [
+        case
+        for case in material.cases
+        if has_trained_weights(case.case)
+        and case.case.data_info.has_meaning
+        and case.values(metric)
+    ]
+
+
+def _level(case: CaseTrials, metric: str, bound: float) -> Number:
+    """Whether a number of the maps lies above a bound, over the trials."""
+    values = case.values(metric)
+    beyond = compare_difference(dict.fromkeys(values, bound), values).interval
+    interval = beyond and (bound + beyond[0], bound + beyond[1])
+    stand = above(interval, bound)
+    note = f"more than {bound} is needed"
+    if interval is not None:
+        ends = " to ".join(format_number(end, digits=3) for end in interval)
+        note = f"95 % interval {ends}, {len(values)} trials, and {note}"
+    if stand == "open":
+        note += "; more repeats would settle it"
+    return Number(
+        f"{MAPS[metric].title} of the maps of {case.model} on {case.case.data},"
+        f" {describe_case(case)}",
+        own=case.summary(metric).value,
+        interval=interval,
+        stand=stand,
+        note=note,
+    )
+
+
+def _names(cases: Sequence[CaseTrials]) -> str:
+    """The data sets of the cases, each once."""
+    return " and ".join(dict.fromkeys(case.case.data for case in cases))
 
 
 def gains_by_adapting(claim: Claim, material: Material) -> Part:
     """Gains over the baseline and over unlearned tokens, on images and on video."""
-    over_base = nearest(material.trained(HALFWAY, THREE_QUARTERS), claim)
-    pairs = [*over_base, *_against_unlearned(material)]
-    numbers = [_gain(pair, 0.0) for pair in pairs]
-    if not numbers:
-        missing = f"{_not_trained('1/2 or 3/4')}. On video: {_no_clips()}"
-        return Part("proxy", "not measured", missing)
-    missing = f"On video, of which it says the most: {_no_clips()}"
-    agreed = "accuracy is gained over the baseline and over unlearned tokens"
+    late = HALFWAY, THREE_QUARTERS
+    on_images = [
+        *nearest(material.trained(*late), claim),
+        *_against_unlearned(material, video=False),
+    ]
+    on_video = [
+        *nearest(material.trained_on_video(*late), claim),
+        *_against_unlearned(material, video=True),
+    ]
+    missing = []
+    if not on_images:
+        missing.append(f"On images: {_not_trained('1/2 or 3/4')}.")
+    if not on_video:
+        missing.append(f"On video, of which it says the most: {NO_VIDEO}.")
+    pairs = on_images + on_video
+    if not pairs:
+        return Part("proxy", "not measured", " ".join(missing).rstrip("."))
     return conclude(
-        "proxy", numbers, agreed=agreed, missing=missing, proxy=_data(pairs)
+        "proxy",
+        [_gain(pair, 0.0) for pair in pairs],
+        agreed="accuracy is gained over the baseline and over unlearned tokens",
+        missing=" ".join(missing).rstrip("."),
+        proxy=_data(pairs),
     )
 
 
-def _against_unlearned(material: Material) -> list[Comparison]:
-    """TokenLearner against as many tokens at the same place that nothing learned."""
+def _against_unlearned(
+    material: Material, *, video: bool | None = None
+) -> list[Comparison]:
+    """TokenLearner against as many tokens at the same place that nothing learned.
+
+    Args:
+        material: What there is.
+        video: Of clips alone, or of images alone; None: of both.
+    """
     return [
         Comparison(unlearned, learned)
-        for group in material.groups({"fit"})
+        for group in material.trained_alike(video=video)
         for unlearned in group
         for reduction in [_unlearned_reduction(unlearned.case.model)]
-        if reduction is not None and _is_trained(unlearned)
+        if reduction is not None and _has_accuracy(unlearned)
         for learned in group
         if _learned_reduction(learned.case.model) == reduction
         if learned.case.model.plain == unlearned.case.model.plain
-        if _is_trained(learned)
+        if _has_accuracy(learned)
     ]
 
 
@@ -309,6 +387,8 @@ def _unlearned_reduction(spec: ModelSpec) -> tuple[int, int] | None:
     match builder.function:
         case "random":
             return options["place"], options["keep"]
+        case "fixed":
+            return options["place"], options["tokens"]
         case "stride":
             return options["place"], math.ceil(spec.grid_size / options["step"]) ** 2
         case _:
@@ -316,17 +396,24 @@ def _unlearned_reduction(spec: ModelSpec) -> tuple[int, int] | None:
 
 
 def better_on_video(claim: Claim, material: Material) -> Part:
-    return Part("proxy", "not measured", _no_clips(), _claimed(claim))
+    compared = material.trained_on_video(HALFWAY, THREE_QUARTERS)
+    chosen = nearest(compared, claim)
+    if not chosen:
+        return Part("proxy", "not measured", NO_VIDEO, _claimed(claim))
+    numbers = [_gain(comparison, 0.0) for comparison in chosen]
+    agreed = "on clips, accuracy is gained"
+    return conclude("proxy", numbers, agreed=agreed, proxy=_data(chosen))
 
 
-def _no_clips() -> str:
-    labelled = ", ".join(TRAIN_SAMPLES.keys() - NUM_CLIP_CLASSES.keys())
-    return f"this version trains on labelled images alone ({labelled}), not on clips"
-
-
-def maps_follow(_: Claim, __: Material) -> Part:
-    why = f"{NO_MAPS}, nor has it clips of which it knows where something moves"
-    return Part("proxy", "not measured", why)
+def maps_follow(_: Claim, material: Material) -> Part:
+    """Whether the nearest map goes along with an object whose place is known."""
+    looked = _with_maps(material, "map_gain_best")
+    if not looked:
+        why = f"{NO_MAPS} for clips of which it is known where something moves"
+        return Part("proxy", "not measured", why)
+    numbers = [_level(case, "map_gain_best", FOLLOWS) for case in looked]
+    agreed = f"the nearest map goes over {FOLLOWS:.0%} of the object's way, with it"
+    return conclude("proxy", numbers, agreed=agreed, proxy=_names(looked))
 
 
 # ---------------------------------------------------------------- together

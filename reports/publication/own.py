@@ -3,9 +3,19 @@
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 
-from tlbench.reports.cases import CaseTrials, describe_setting, settings
+from tlbench.reports.cases import (
+    CaseTrials,
+    all_but_model,
+    circumstances,
+    describe_setting,
+)
 from tlbench.reports.cells import Cell, ratio_cell
-from tlbench.reports.compare import ACCURACY, THROUGHPUT, differences, ratio_of
+from tlbench.reports.compare import (
+    ACCURACY_MODES,
+    THROUGHPUT,
+    differences,
+    ratio_of,
+)
 from tlbench.reports.findings import MODE_WORDS
 from tlbench.reports.publication.entries import Entry, Panel, Value, measured, nothing
 from tlbench.reports.publication.printed import NOT_RUN, view_count
@@ -28,9 +38,19 @@ def always(*panels: Panel) -> Measure:
 
 
 def accuracy(entries: Sequence[Entry]) -> list[Panel]:
-    """Top-1 of models trained here, on whichever data."""
-    trained = _cases(entries, "fit")
-    return _panels(trained, ACCURACY, "own top-1 [%], {}", _metric(ACCURACY))
+    """Of models trained here, by whichever measure and on whichever data."""
+    by_measure: dict[str, list[CaseTrials]] = defaultdict(list)
+    for mode in sorted(ACCURACY_MODES):
+        for case in _cases(entries, mode):
+            if case.case.accuracy_metric is not None:
+                by_measure[case.case.accuracy_metric].append(case)
+    return [
+        panel
+        for measure, cases in by_measure.items()
+        for panel in _panels(
+            cases, measure, f"own {QUANTITIES[measure].heading}, {{}}", _metric(measure)
+        )
+    ]
 
 
 def inference(entries: Sequence[Entry]) -> list[Panel]:
@@ -144,15 +164,15 @@ def _finder(setting: Hashable, find: Find) -> Callable[[Entry], Value]:
 
 def _setting(case: CaseTrials) -> Hashable:
     """Everything but the model."""
-    return (case.run_id, case.machine_id, *settings(case.case).values())
+    return (case.run_id, case.machine_id, *all_but_model(case.case))
 
 
 def _words(case: CaseTrials) -> str:
     """How it was measured, and what tells it from other cases of its mode."""
-    named = settings(case.case)
-    is_trained = case.mode == "fit"
-    told = [f"on {case.case.data}"] if is_trained else [MODE_WORDS[case.mode]]
-    shown = ("precision",) if is_trained else ("batch_size", "precision")
+    named = circumstances(case.case)
+    has_accuracy = case.mode in ACCURACY_MODES
+    told = [f"on {case.case.data}"] if has_accuracy else [MODE_WORDS[case.mode]]
+    shown = ("precision",) if has_accuracy else ("batch_size", "precision")
     told += [describe_setting(name, named[name]) for name in shown]
     apart = case.label.removeprefix(case.model).split(", ")[1:]
     return ", ".join(dict.fromkeys([*told, *apart]))

@@ -62,7 +62,7 @@ class SteppingWorker(Worker):
 
     def set_up(self, threads: int) -> None:
         from tlbench import passes, trial
-        from tlbench.data import load_dataset
+        from tlbench.data import open_dataset
         from tlbench.engine import set_environment
         from tlbench.rank import Rank
 
@@ -70,7 +70,7 @@ class SteppingWorker(Worker):
         set_environment(rank)
         trial._prepare(CASE, 0, rank, torch.device("cpu"))
         model = trial._build(CASE, None, torch.device("cpu"), passes.Findings())
-        images, _ = passes._fixed_batch(CASE, load_dataset(CASE.data), rank)
+        images, _ = passes._fixed_batch(CASE, open_dataset(CASE, None), rank)
         self._step = lambda: model(images)
 
     def step_time_s(self) -> float:

@@ -132,6 +132,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Ended:
                     entry("tome", is_own=True, r=3),
                     entry("random", is_own=True, keep=5, place=1),
                     entry("stride", is_own=True, step=2, place=1),
+                    entry("fixed", is_own=True, tokens=4, place=1),
                 ],
             },
             {"mode": "profile", "models": [entry("build", keep=4), entry("looks")]},
@@ -147,7 +148,7 @@ def test_all_but_the_builder_that_raises_complete(ended: Ended) -> None:
     assert ended.record.status == "finished"
     failed = [trial.model for trial in ended.trials if trial.status != "ok"]
     assert failed == ["ViT-d16h2m32l2/4@16+my_models.py:fail"] * 2
-    assert len(ended.trials) == 14
+    assert len(ended.trials) == 16
 
 
 @pytest.mark.parametrize("mode", ["infer", "train"])
@@ -191,7 +192,7 @@ def test_a_model_that_looks_at_values_runs_without_a_count(ended: Ended) -> None
         assert trial.reasons["macs"].startswith("cannot be run on the meta device: my_")
 
 
-@pytest.mark.parametrize("function", ["tome", "random", "stride"])
+@pytest.mark.parametrize("function", ["tome", "random", "stride", "fixed"])
 def test_opponents_train_under_deepspeed(ended: Ended, function: str) -> None:
     metrics = ended.trial(function, "train").metrics
     profiled = ended.trial(function, "profile").metrics

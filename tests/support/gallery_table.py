@@ -1,4 +1,4 @@
-"""The table of `docs/gallery/README.md`, made from the gallery's database.
+"""The tables of `docs/gallery/README.md`, made from the gallery's databases.
 
 python tests/support/gallery_table.py
 """
@@ -6,7 +6,7 @@ python tests/support/gallery_table.py
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tlbench.db import query
@@ -14,10 +14,11 @@ from tlbench.db.store import ResultStore
 from tlbench.reports.cases import CaseTrials, gather
 from tlbench.reports.compare import THROUGHPUT, Comparison, comparisons
 from tlbench.reports.evidence import read_evidence
+from tlbench.reports.findings import signed
 from tlbench.units import format_number
 
-DATABASE = Path(__file__).parents[2] / "docs" / "gallery" / "gallery.db"
-HEADINGS = (
+GALLERY = Path(__file__).parents[2] / "docs" / "gallery"
+SPEED = (
     "model",
     "batch",
     "trials",
@@ -27,20 +28,40 @@ HEADINGS = (
     "predicted",
     "share [%]",
 )
+ACCURACY = (
+    "model",
+    "data",
+    "seeds",
+    "top-1 [%]",
+    "against",
+    "points",
+    "million MACs",
+    "training [s]",
+)
 
 
-def table() -> str:
-    cases = [case for case in _cases() if case.mode == "infer"]
+def tables() -> tuple[str, str]:
+    """That of the speed, and that of the accuracy."""
+    timed = [case for case in _cases("gallery.db") if case.mode == "infer"]
+    trained = [case for case in _cases("accuracy.db") if case.mode == "fit"]
+    return _table(SPEED, timed, _speed_row), _table(ACCURACY, trained, _accuracy_row)
+
+
+def _table(
+    headings: Sequence[str],
+    cases: Sequence[CaseTrials],
+    row: Callable[[CaseTrials, Comparison | None], Sequence[str]],
+) -> str:
     compared = {id(c.other): c for c in comparisons(cases)}
-    rows = [_row(case, compared.get(id(case))) for case in cases]
-    lines = [HEADINGS, ["---"] * len(HEADINGS), *rows]
+    rows = [row(case, compared.get(id(case))) for case in cases]
+    lines = [headings, ["---"] * len(headings), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _cases() -> list[CaseTrials]:
+def _cases(database: str) -> list[CaseTrials]:
     """Read a copy: to open a database writes beside it."""
     with tempfile.TemporaryDirectory() as folder:
-        copy = shutil.copy(DATABASE, folder)
+        copy = shutil.copy(GALLERY / database, folder)
         with (
             ResultStore.open(str(copy), read_only=True) as store,
             store.session() as session,
@@ -50,7 +71,7 @@ def _cases() -> list[CaseTrials]:
     return gather(evidence.runs, evidence.trials)
 
 
-def _row(case: CaseTrials, comparison: Comparison | None) -> Sequence[str]:
+def _speed_row(case: CaseTrials, comparison: Comparison | None) -> Sequence[str]:
     throughput = case.summary(THROUGHPUT)
     return (
         f"`{case.model}`",
@@ -76,5 +97,27 @@ def _against(comparison: Comparison) -> Sequence[str]:
     )
 
 
+def _accuracy_row(case: CaseTrials, comparison: Comparison | None) -> Sequence[str]:
+    top1, macs = case.summary("top1_percent"), case.summary("macs")
+    assert macs.value is not None
+    return (
+        f"`{case.model}`",
+        case.case.data,
+        str(top1.n),
+        format_number(top1.value, 3),
+        *(_points(comparison) if comparison else [""] * 2),
+        format_number(macs.value / 1e6, 3),
+        format_number(case.summary("train_time_s").value, 3),
+    )
+
+
+def _points(comparison: Comparison) -> Sequence[str]:
+    difference = comparison.accuracy
+    assert difference.value is not None
+    ends = " to ".join(map(signed, difference.interval or ()))
+    points = signed(difference.value) + (f" ({ends})" if ends else "")
+    return f"`{comparison.base.model}`", points
+
+
 if __name__ == "__main__":
-    sys.stdout.write(table())
+    sys.stdout.write("\n".join(tables()))

@@ -34,13 +34,12 @@ from tlbench.suites.schema import Spec
 from tlbench.suites.spec import (
     MODES,
     Case,
-    Fit,
-    Optimizer,
     Parallelism,
     Suite,
     Timing,
     Trial,
 )
+from tlbench.suites.training import Augment, FewShot, Fit, Optimizer, View
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -53,6 +52,9 @@ SETTINGS: dict[str, type[Spec]] = {
     "`optimizer`": Optimizer,
     "`timing`": Timing,
     "`fit`": Fit,
+    "`augment`": Augment,
+    "`view`": View,
+    "`fewshot`": FewShot,
     "Keys of a model": ModelSpec,
     "`token_learner`": TokenLearnerSpec,
     "`video`": VideoSpec,
@@ -248,7 +250,12 @@ def test_built_in_suites_are_documented() -> None:
 
 def test_default_repeats_are_documented() -> None:
     table = {row[0]: row[1] for row in _rows(_section("suites.md", "Suite"))}
-    assert table["`repeats`"] == f"{DEFAULT_REPEATS} for each mode"
+    once = [mode for mode, count in DEFAULT_REPEATS.items() if count == 1]
+    assert {*DEFAULT_REPEATS.values()} == {1, 5}
+    listed = " and ".join(
+        [", ".join(f"`{mode}`" for mode in once[:-1]), f"`{once[-1]}`"]
+    )
+    assert table["`repeats`"] == f"5; 1 for {listed}"
 
 
 # ---------------------------------------------------------------- models
@@ -306,9 +313,9 @@ def test_modes_and_statuses_are_documented() -> None:
 
 
 def _is_documented(metric: str, documented: set[str]) -> bool:
-    """Under its own name, or one with `<stage>` in the place of its stage."""
-    stage = re.match(rf"stage_({'|'.join(STAGES)})_", metric)
-    general = metric if stage is None else metric.replace(stage[1], "<stage>", 1)
+    """Under its own name, or with `<stage>` or `<shots>` in the place of its own."""
+    general = re.sub(rf"^stage_({'|'.join(STAGES)})_", "stage_<stage>_", metric)
+    general = re.sub(r"^fewshot_\d+_", "fewshot_<shots>_", general)
     return general in documented
 
 
@@ -326,7 +333,8 @@ def _documented_metrics() -> set[str]:
 
 def test_metrics_are_documented_and_exist() -> None:
     documented = _documented_metrics()
-    source = "".join(path.read_text() for path in (ROOT / "harness").rglob("*.py"))
+    files = (f for d in ("harness", "suites") for f in (ROOT / d).rglob("*.py"))
+    source = "".join(file.read_text() for file in files)
     shown = {*QUANTITIES, *DIRECTIONS, *PREDICTED_MEMORY, *PREDICTED_MEMORY.values()}
     assert [n for n in shown if not _is_documented(n, documented)] == []
     unknown = documented - QUANTITIES.keys()
@@ -402,5 +410,7 @@ def test_python_examples_print_what_is_stored(
         assert told in printed
 
 
-def test_gallery_says_what_its_database_holds() -> None:
-    assert gallery_table.table() in (ROOT / "docs/gallery/README.md").read_text()
+def test_gallery_says_what_its_databases_hold() -> None:
+    page = (ROOT / "docs/gallery/README.md").read_text()
+    for table in gallery_table.tables():
+        assert table in page

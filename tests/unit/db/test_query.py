@@ -12,7 +12,7 @@ from tlbench.db import models, query
 from tlbench.db.store import ResultStore
 from tlbench.errors import StoreError
 from tlbench.machine import Machine
-from tlbench.result import Metric, Series, TrialResult
+from tlbench.result import Artifact, Metric, Series, TrialResult
 from tlbench.suites.names import parse_model
 from tlbench.suites.spec import Case
 
@@ -63,6 +63,32 @@ class TestQuery:
         with store.session() as session:
             assert [run.id for run in query.runs(session)] == ids[::-1]
             assert [run.id for run in query.runs(session, limit=2)] == ids[:0:-1]
+
+    def test_files_of_one_name_are_read_alone(
+        self, store: ResultStore, begin: Begin, add: Add
+    ) -> None:
+        run_id = begin(store)
+        kinds = (("maps",), ("log",), ("log", "maps"))
+        ids = [
+            add(
+                store,
+                run_id,
+                place,
+                result=TrialResult(
+                    "ok",
+                    artifacts=tuple(
+                        Artifact(name, "text/plain", f"{name} {place}".encode())
+                        for name in names
+                    ),
+                ),
+            )
+            for place, names in enumerate(kinds)
+        ]
+        with store.session() as session:
+            have = query.trials_with_artifact(session, ids, "maps")
+            files = query.named_artifacts(session, ids[:2], "maps")
+        assert have == {ids[0], ids[2]}
+        assert files == {ids[0]: b"maps 0"}
 
     def test_run_counts_its_trials(
         self, store: ResultStore, begin: Begin, add: Add

@@ -28,7 +28,7 @@ from tlbench.reports.verdicts import TIMES
 from tlbench.result import Metric, Status, TrialResult
 from tlbench.runner import Stored
 from tlbench.suites.names import parse_model
-from tlbench.suites.spec import Case, Suite, Trial
+from tlbench.suites.spec import Case, Mode, Suite, Trial
 from tlbench.units import format_duration
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -202,24 +202,34 @@ def test_a_comparison_keeps_its_words_whole_at_any_width(
     assert "better" in verdict
 
 
+def case_of(mode: Mode) -> Case:
+    return Case(model=parse_model("ViT-Ti/16"), mode=mode, data="digits")
+
+
 @pytest.mark.parametrize(
-    ("metrics", "expected"),
+    ("mode", "metrics", "expected"),
     [
-        ({"macs": 1e9, "top1_percent": 95.5}, "95.5 %"),
-        ({"macs": 1.5e9, "params": 5.0}, "1.500 GMACs"),
-        ({"params": 5.0}, "ok"),
+        ("fit", {"macs": 1e9, "top1_percent": 95.5}, "95.5 %"),
+        ("profile", {"macs": 1.5e9, "params": 5.0}, "1.500 GMACs"),
+        ("infer", {"params": 5.0}, "ok"),
+        (
+            "fewshot",
+            {"fewshot_1_top1_percent": 30, "fewshot_5_top1_percent": 50.25},
+            "50.2 %",
+        ),
     ],
 )
-def test_the_headline_is_the_first_that_a_trial_has(
-    metrics: dict[str, float], expected: str
+def test_a_trial_is_told_by_the_metric_that_it_was_run_for(
+    mode: Mode, metrics: dict[str, float], expected: str
 ) -> None:
     result = TrialResult("ok", metrics=tuple(Metric(*item) for item in metrics.items()))
-    assert outcome(result) == expected
+    assert outcome(case_of(mode), result) == expected
 
 
 @pytest.mark.parametrize("status", ["oom", "timeout", "error", "nan", "skipped"])
 def test_a_failure_is_its_status_and_reason(status: Status) -> None:
-    assert outcome(TrialResult(status, "a reason")) == f"{status}: a reason"
+    result = TrialResult(status, "a reason")
+    assert outcome(case_of("infer"), result) == f"{status}: a reason"
 
 
 def test_a_pipe_is_wide_enough_for_whole_lines(

@@ -1,39 +1,39 @@
-"""The engines: what DeepSpeed is told, and that their step is a plain step of AdamW.
+"""The engines: what DeepSpeed is told, and that their step is a plain one of torch.
 
-DeepSpeed keeps its process groups for the life of a process, so the ranks here live in
-processes of their own.
+The ranks live in processes of their own.
 """
 
-import multiprocessing
 import os
-import socket
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
+from io import BytesIO
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from support.ranks import Ranks, on_all, started_ranks, this_rank
 from tlbench.engine import (
     DeepSpeedEngine,
     TorchEngine,
+    TrainingEngine,
     _parameter_groups,
     config,
     join_process_group,
     largest_of_ranks,
     set_environment,
+    set_head_bias,
     sum_over_ranks,
     training_engine,
 )
-from tlbench.errors import UnsupportedError
+from tlbench.errors import TrialError, UnsupportedError
 from tlbench.models.vit import build_model
 from tlbench.rank import DeviceKind, Rank
 from tlbench.suites.model_spec import ModelSpec
 from tlbench.suites.names import parse_model
 from tlbench.suites.spec import Case
 
-Ranks = Sequence[ProcessPoolExecutor]
 State = dict[str, Tensor]
 
 MODEL = ModelSpec(
@@ -49,7 +49,6 @@ STEPS = 3
 SMALL_STEPS = 40
 STAGES = [("deepspeed", stage) for stage in range(4)]
 ALONE = Rank(0, 1, 0, 1, "127.0.0.1", 1, "cpu", 1)
-TIMEOUT_S = 120
 
 
 def make_case(**changes: Any) -> Case:
@@ -122,26 +121,48 @@ def test_matrices_decay_and_nothing_else(parts: str, spared: set[str]) -> None:
     assert {names[id(p)] for p in undecayed["params"] if p.ndim > 1} == spared
 
 
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
 @pytest.mark.parametrize(
     ("device", "offload", "is_fused"),
     [("cpu", "none", False), ("cuda", "none", True), ("cuda", "optimizer", False)],
 )
 def test_the_optimiser_is_fused_where_it_steps_on_a_gpu(
-    device: DeviceKind, offload: str, is_fused: bool, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    device: DeviceKind,
+    offload: str,
+    is_fused: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import deepspeed
 
     seen = []
 
-    def initialize(optimizer: torch.optim.Optimizer, **_: object) -> tuple[None]:
+    def initialize(
+        optimizer: torch.optim.Optimizer, **_: object
+    ) -> tuple[SimpleNamespace]:
         seen.append(optimizer.defaults["fused"])
-        return (None,)
+        return (SimpleNamespace(optimizer=optimizer),)
 
     monkeypatch.setattr(deepspeed, "initialize", initialize)
-    case = make_case(parallelism={"zero_stage": 1, "offload": offload})
+    case = make_case(
+        parallelism={"zero_stage": 1, "offload": offload}, optimizer={"kind": kind}
+    )
     rank = Rank(0, 1, 0, 1, "127.0.0.1", 1, device, 1)
     DeepSpeedEngine(make_model(), case, rank)
     assert seen == [is_fused]
+
+
+def test_the_biases_of_the_classifier_start_where_the_recipe_says() -> None:
+    model = make_model()
+    others = {n: p.clone() for n, p in model.named_parameters() if n != "head.bias"}
+    set_head_bias(model, -10.0)
+    assert model.head.bias.tolist() == [-10.0] * 10
+    assert all(torch.equal(model.get_parameter(name), p) for name, p in others.items())
+
+
+def test_a_bias_for_a_classifier_that_is_not_there_is_refused() -> None:
+    with pytest.raises(TrialError, match="head_bias=-10 is for the bias of a layer"):
+        set_head_bias(nn.Linear(2, 2), -10.0)
 
 
 @pytest.mark.parametrize(("device", "local_rank"), [("cpu", "3"), ("cuda", "0")])
@@ -223,77 +244,128 @@ def make_batch(case: Case, step: int) -> tuple[Tensor, Tensor]:
 
 def by_plain_torch(case: Case) -> tuple[State, list[float]]:
     """The same training on one device without DeepSpeed, the batch in one piece."""
+    *_, last = plain_states(case)
+    return last
+
+
+def plain_states(case: Case) -> Iterator[tuple[State, list[float]]]:
+    """The weights after each step, and the losses until then."""
     model, settings = make_model(), case.optimizer
-    decayed = ("embed.weight", "head.weight")
-    named = dict(model.named_parameters())
-    optimizer = torch.optim.AdamW(
-        [
-            {
-                "params": [p for n, p in named.items() if n in decayed],
-                "weight_decay": settings.weight_decay,
-            },
-            {
-                "params": [p for n, p in named.items() if n not in decayed],
-                "weight_decay": 0,
-            },
-        ],
-        lr=settings.learning_rate,
-    )
-    losses = []
+    take = take_adamw_step if settings.kind == "adamw" else take_sgd_step
+    memory: dict[Any, Any] = {}
+    losses: list[float] = []
     for step in range(STEPS):
         images, labels = make_batch(case, step)
         loss = nn.functional.cross_entropy(model(images), labels)
-        optimizer.zero_grad()
+        model.zero_grad()
         torch.autograd.backward(loss)
         if settings.gradient_clipping:
             norm = nn.utils.clip_grad_norm_(
                 model.parameters(), settings.gradient_clipping
             )
             assert norm > settings.gradient_clipping, "there is nothing to clip"
-        optimizer.step()
+        take(model, case, memory)
         losses.append(loss.item())
-    return model.state_dict(), losses
+        weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+        yield weights, [*losses]
 
 
-_rank: Rank | None = None
-"""Which rank this process is, in the processes of the ranks."""
+DECAYED = ("embed.weight", "head.weight")
 
 
-def _join(rank: Rank) -> None:
-    global _rank
-    _rank = rank
-    torch.set_num_threads(1)
-    set_environment(rank)
-    join_process_group(make_case(), rank)
+def take_adamw_step(model: nn.Module, case: Case, memory: dict[Any, Any]) -> None:
+    if not memory:
+        named, settings = dict(model.named_parameters()), case.optimizer
+        decayed = [p for n, p in named.items() if n in DECAYED]
+        others = [p for n, p in named.items() if n not in DECAYED]
+        memory["optimizer"] = torch.optim.AdamW(
+            [
+                {"params": decayed, "weight_decay": settings.weight_decay},
+                {"params": others, "weight_decay": 0},
+            ],
+            lr=settings.learning_rate,
+        )
+    memory["optimizer"].step()
+
+
+@torch.no_grad()
+def take_sgd_step(model: nn.Module, case: Case, memory: dict[Any, Any]) -> None:
+    """Momentum 0.9 by hand; the decay is that of the weights, not of the gradient."""
+    rate, decay = case.optimizer.learning_rate, case.optimizer.weight_decay
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None
+        velocity = 0.9 * memory.get(name, 0) + weight.grad
+        memory[name] = velocity
+        kept = 1 - rate * decay if name in DECAYED else 1.0
+        weight.copy_(weight * kept - rate * velocity)
 
 
 def _train(case: Case) -> tuple[State, list[float]]:
     """Train on this rank's share of the batch; the whole weights and mean losses."""
     import deepspeed
 
-    assert _rank is not None
     model = make_model()
-    engine = training_engine(model, case, _rank)
-    losses = []
-    for step in range(STEPS):
-        images, labels = (
-            whole.chunk(_rank.world_size)[_rank.rank]
-            for whole in make_batch(case, step)
-        )
-        loss = sum_over_ranks(engine.step(images, labels)) / _rank.world_size
-        losses.append(loss.item())
+    engine = training_engine(model, case, this_rank())
+    losses = _take_steps(engine, case, range(STEPS))
     with deepspeed.zero.GatheredParameters(list(model.parameters())):
         state = {name: p.detach().clone() for name, p in model.named_parameters()}
     return state, losses
+
+
+def _train_averaged(case: Case) -> list[State]:
+    """The average of the weights after the training, and what they are after that."""
+    engine = training_engine(make_model(), case, this_rank())
+    _take_steps(engine, case, range(STEPS))
+    with engine.averaged():
+        average = engine.whole_weights()
+    return [average, engine.whole_weights()]
+
+
+def _interrupt(case: Case) -> list[tuple[State, State, list[float]]]:
+    """The same training in one piece, and by two engines: the second goes on."""
+    whole = training_engine(make_model(), case, this_rank())
+    losses = _take_steps(whole, case, range(STEPS + 2))
+    first = training_engine(make_model(), case, this_rank())
+    _take_steps(first, case, range(STEPS))
+    file = BytesIO()
+    torch.save(first.state(), file)
+    file.seek(0)
+    torch.manual_seed(9)  # what it starts from makes no difference
+    second = training_engine(TinyNet(), case, this_rank())
+    second.load_state(torch.load(file, weights_only=True))
+    resumed = _take_steps(second, case, range(STEPS, STEPS + 2))
+    return [
+        (*_weights_and_average(whole), losses[STEPS:]),
+        (*_weights_and_average(second), resumed),
+    ]
+
+
+def _weights_and_average(engine: TrainingEngine) -> tuple[State, State]:
+    weights = engine.whole_weights()
+    with engine.averaged():
+        return weights, engine.whole_weights()
+
+
+def _take_steps(engine: TrainingEngine, case: Case, steps: range) -> list[float]:
+    """Step on this rank's share of each batch; the losses of the whole batches."""
+    rank, losses = this_rank(), []
+    for step in steps:
+        images, labels = (
+            whole.chunk(rank.world_size)[rank.rank] for whole in make_batch(case, step)
+        )
+        if case.precision == "bf16":
+            images = images.bfloat16()
+        loss = sum_over_ranks(engine.step(images, labels)) / rank.world_size
+        losses.append(loss.item())
+    return losses
 
 
 def _train_at_rate_zero(case: Case) -> bool:
     """Whether the weights stay as they are."""
     import deepspeed
 
-    assert _rank is not None
     model = make_model()
-    engine = training_engine(model, case, _rank)
+    engine = training_engine(model, case, this_rank())
     engine.set_learning_rate(0.0)
     engine.step(*make_batch(case, 0))
     with deepspeed.zero.GatheredParameters(list(model.parameters())):
@@ -303,10 +375,9 @@ def _train_at_rate_zero(case: Case) -> bool:
 
 def _train_in_bf16(case: Case) -> list[Tensor]:
     """How far many small steps move the weights that the model computes with."""
-    assert _rank is not None
     model = make_model()
     before = [p.detach().bfloat16() for p in model.parameters()]
-    engine = training_engine(model, case, _rank)
+    engine = training_engine(model, case, this_rank())
     for _ in range(SMALL_STEPS):
         images, labels = make_batch(case, 0)
         engine.step(images.bfloat16(), labels)
@@ -315,41 +386,22 @@ def _train_in_bf16(case: Case) -> list[Tensor]:
     return [(after.detach().float() - start.float()) for after, start in pairs]
 
 
+def _train_in_bf16_once(case: Case) -> State:
+    engine = training_engine(make_model(), case, this_rank())
+    _take_steps(engine, case, range(1))
+    return engine.whole_weights()
+
+
 def _combine() -> tuple[int, list[float]]:
-    assert _rank is not None
-    mine = _rank.rank + 1
+    mine = this_rank().rank + 1
     return largest_of_ranks(mine), sum_over_ranks(torch.tensor([mine, 10.0])).tolist()
-
-
-def start_ranks(world_size: int) -> list[ProcessPoolExecutor]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return [
-        ProcessPoolExecutor(
-            1,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_join,
-            initargs=(
-                Rank(rank, world_size, rank, world_size, "127.0.0.1", port, "cpu", 1),
-            ),
-        )
-        for rank in range(world_size)
-    ]
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one_rank", "two_ranks"])
 def ranks(request: pytest.FixtureRequest) -> Iterator[Ranks]:
     """Processes that have met over gloo."""
-    started = start_ranks(request.param)
-    yield started
-    for process in started:
-        process.shutdown()
-
-
-def on_all(ranks: Ranks, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    calls = [process.submit(function, *arguments) for process in ranks]
-    return [call.result(TIMEOUT_S) for call in calls]
+    with started_ranks(request.param) as started:
+        yield started
 
 
 def assert_same(trained: tuple[State, list[float]], case: Case) -> None:
@@ -381,6 +433,103 @@ def test_a_step_is_that_of_plain_adamw_on_the_whole_batch(
     )
     for trained in on_all(ranks, _train, case):
         assert_same(trained, case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stack", "zero_stage"), [*STAGES, ("ray", 0)])
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_a_step_of_sgd_is_the_same_on_all_ranks_and_at_all_stages(
+    ranks: Ranks, stack: str, zero_stage: int, accumulation: int
+) -> None:
+    case = make_case(
+        stack=stack,
+        parallelism={"world_size": len(ranks), "zero_stage": zero_stage},
+        optimizer={
+            "kind": "sgd",
+            "learning_rate": 0.1,
+            "weight_decay": 0.3,
+            "gradient_clipping": 0.05,
+            "gradient_accumulation_steps": accumulation,
+        },
+    )
+    for trained in on_all(ranks, _train, case):
+        assert_same(trained, case)
+
+
+AVERAGED = {
+    "mode": "fit",
+    "optimizer": {
+        "learning_rate": 0.01,
+        "weight_decay": 0.3,
+        "gradient_clipping": 0.0,
+    },
+    "fit": {"ema_decay": 0.75},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("zero_stage", "offload"),
+    [*((stage, "none") for stage in range(4)), (2, "optimizer"), (3, "all")],
+)
+def test_the_average_is_that_of_the_whole_weights(
+    ranks: Ranks, zero_stage: int, offload: str
+) -> None:
+    parallelism = {"world_size": len(ranks), "zero_stage": zero_stage}
+    case = make_case(**AVERAGED, parallelism=parallelism | {"offload": offload})
+    expected = {n: p.detach().double() for n, p in make_model().named_parameters()}
+    for weights, _ in plain_states(case):
+        for name, weight in weights.items():
+            expected[name] = 0.75 * expected[name] + 0.25 * weight.double()
+    average, after = on_all(ranks, _train_averaged, case)[0]
+    for name, weight in by_plain_torch(case)[0].items():
+        torch.testing.assert_close(
+            average[name].double(), expected[name], rtol=0, atol=1e-6
+        )
+        torch.testing.assert_close(after[name], weight, rtol=0, atol=1e-6)
+        assert not torch.allclose(average[name], after[name], rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stack", "zero_stage"), [*STAGES, ("ray", 0)])
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_another_engine_goes_on_from_the_state_of_one(
+    ranks: Ranks, stack: str, zero_stage: int, kind: str, precision: str
+) -> None:
+    case = make_case(
+        stack=stack,
+        mode="fit",
+        precision=precision,
+        parallelism={"world_size": len(ranks), "zero_stage": zero_stage},
+        optimizer={"kind": kind, "learning_rate": 0.01, "weight_decay": 0.3},
+        fit={"ema_decay": 0.75},
+    )
+    if stack == "ray":  # which has no such mode, but whose engine can
+        case = case.model_copy(update={"stack": "ray"})
+    whole, resumed = on_all(ranks, _interrupt, case)[0]
+    assert whole[2] == resumed[2]
+    for weights, others in zip(whole[:2], resumed[:2], strict=True):
+        assert weights.keys() == dict(make_model().named_parameters()).keys()
+        assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+@pytest.mark.slow
+def test_bf16_without_zero_is_that_of_torch_alone(ranks: Ranks) -> None:
+    # DeepSpeed makes the states of its optimiser by a step that decays the weights.
+    def averages(stack: str) -> State:
+        case = make_case(
+            precision="bf16",
+            parallelism={"world_size": len(ranks)},
+            optimizer={"learning_rate": 0.1, "weight_decay": 2.0},
+        )
+        case = case.model_copy(update={"stack": stack})
+        weights: State = on_all(ranks, _train_in_bf16_once, case)[0]
+        return weights
+
+    one, other = averages("deepspeed"), averages("ray")
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=0.01, atol=0.01)
 
 
 @pytest.mark.slow

@@ -27,7 +27,8 @@ from tlbench.rank import DeviceKind
 from tlbench.result import Metric, TrialResult
 from tlbench.suites.names import parse_model
 from tlbench.suites.probe import Probe
-from tlbench.suites.spec import Case, Optimizer, Parallelism, Trial
+from tlbench.suites.spec import Case, Parallelism, Trial
+from tlbench.suites.training import Optimizer
 
 MIB = 2**20
 LIMIT_GIB = 1.0

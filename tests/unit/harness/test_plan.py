@@ -30,6 +30,9 @@ SPEED = 1e12
 """FLOP per second of an imaginary device."""
 
 
+REPEATS = {"profile": 1, "infer": 5, "train": 3, "fit": 2, "fewshot": 1, "evaluate": 1}
+
+
 def make_suite(**changes: Any) -> Suite:
     """Six models in every mode, with unlike numbers of repeats."""
     models = [parse_model(f"ViT-Ti/16+TL8@{place}") for place in range(1, 7)]
@@ -41,7 +44,7 @@ def make_suite(**changes: Any) -> Suite:
     settings: dict[str, Any] = {
         "name": "six",
         "cases": tuple(cases),
-        "repeats": {"profile": 1, "infer": 5, "train": 3, "fit": 2},
+        "repeats": REPEATS,
     }
     return Suite.model_validate(settings | changes)
 
@@ -168,6 +171,22 @@ def test_an_estimate_of_training_to_accuracy_grows_with_the_epochs() -> None:
     short = estimate(SPEED, mode="fit", fit={"epochs": 2})
     long = estimate(SPEED, mode="fit", fit={"epochs": 5})
     assert long - short == pytest.approx(3 * 1442 * flops / SPEED)
+
+
+def test_an_estimate_of_evaluation_grows_with_the_views() -> None:
+    flops = 2 * cost.macs(parse_model("ViT-B/16"), 10)
+    one = estimate(SPEED, mode="evaluate")
+    three = estimate(SPEED, mode="evaluate", view={"spatial_crops": 3})
+    assert three - one == pytest.approx(2 * 355 * flops / SPEED)
+
+
+def test_an_estimate_of_few_shot_probes_counts_what_they_learn_from() -> None:
+    flops = 2 * cost.macs(parse_model("ViT-B/16"), 10)
+    asked = estimate(SPEED, mode="evaluate")
+    few = estimate(SPEED, mode="fewshot", fewshot={"shots": "1,5", "seeds": 4})
+    many = estimate(SPEED, mode="fewshot", fewshot={"shots": "100", "seeds": 4})
+    assert few - asked == pytest.approx(4 * 5 * 10 * flops / SPEED)
+    assert many - asked == pytest.approx(1442 * flops / SPEED)  # all that there are
 
 
 def test_an_estimate_holds_at_least_the_time_that_is_asked_for() -> None:

@@ -9,16 +9,21 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from timm.utils import accuracy as timm_accuracy
 from torch import nn
 
 from tlbench import passes, trial
+from tlbench.data import InMemory, open_dataset
 from tlbench.measure.gpu import ENERGY, GPU_METRICS
 from tlbench.measure.stages import FUSED
 from tlbench.models import cost
+from tlbench.models.builders import build_whole_model
 from tlbench.models.memory import predicted_growth_bytes, predicted_memory_bytes
 from tlbench.rank import Rank
 from tlbench.result import TrialResult
@@ -464,6 +469,8 @@ def test_fit_brings_accuracy_and_its_curves(fitted: TrialResult) -> None:
         "n_eval",
         "train_time_s",
         "time_to_accuracy_s",
+        "data_wait_fraction",
+        "unreadable_samples",
         "loss",
     }
     steps = 3 * (1442 // 16)
@@ -473,6 +480,7 @@ def test_fit_brings_accuracy_and_its_curves(fitted: TrialResult) -> None:
     assert found["top1_percent"] == series["eval_top1_percent"][-1]
     assert found["train_time_s"] == series["eval_time_s"][-1]
     assert found["n_eval"] == 355
+    assert found["unreadable_samples"] == 0
 
 
 @pytest.mark.slow
@@ -490,6 +498,121 @@ def test_fit_learns_the_digits_better_than_guessing(fitted: TrialResult) -> None
         if percent >= 20
     )
     assert found["time_to_accuracy_s"] == reached
+
+
+ASKED = {"n_eval", "eval_throughput_samples_per_s", "unreadable_samples"}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of the model, with a classifier that is no longer at zero."""
+    torch.manual_seed(1)
+    model = build_whole_model(MODEL, 10)
+    nn.init.normal_(model.get_parameter("head.weight"))
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    save_file(model.state_dict(), path)
+    return path
+
+
+def test_evaluate_holds_a_checkpoint_against_the_held_out_samples(
+    checkpoint: Path,
+) -> None:
+    case = make_case("evaluate", checkpoint={"path": str(checkpoint)}, batch_size=50)
+    result = run_alone(case)
+    found = values(result)
+    assert found.keys() == COST | TIMES | ASKED | {"top1_percent", "top5_percent"}
+    model = build_whole_model(MODEL, 10).eval()
+    model.load_state_dict(load_file(checkpoint))
+    digits = open_dataset(case, None)
+    assert isinstance(digits, InMemory)
+    held_out = digits.split("eval")
+    images, labels = held_out.batch(torch.arange(355), MODEL.image_size)
+    with torch.no_grad():
+        top1, top5 = timm_accuracy(model(images), labels, topk=(1, 5))
+    assert found["n_eval"] == 355
+    assert found["top1_percent"] == pytest.approx(float(top1))
+    assert found["top5_percent"] == pytest.approx(float(top5))
+    assert "checkpoint" in result.notes
+
+
+@pytest.mark.parametrize("starts_from_weights", [True, False])
+def test_the_classifier_of_a_checkpoint_keeps_its_biases(
+    checkpoint: Path, starts_from_weights: bool
+) -> None:
+    settings: dict[str, Any] = {"stack": "ray", "batch_size": 48}
+    if starts_from_weights:
+        settings["checkpoint"] = {"path": str(checkpoint)}
+    losses = [
+        arrays(run_alone(make_case("fit", fit=fit, **settings)))["loss"]
+        for bias in (0.0, -10.0)
+        for fit in [{"steps": 1, "loss": "sigmoid", "head_bias": bias}]
+    ]
+    assert (losses[0] == losses[1]) is starts_from_weights
+
+
+def test_evaluation_keeps_maps_of_a_model_that_has_some() -> None:
+    learner = {"num_tokens": 2, "place": 1}
+    model = MODEL.model_dump() | {"token_learner": learner}
+    assert len(run_alone(make_case("evaluate", model=model)).artifacts) == 1
+    assert run_alone(make_case("evaluate")).artifacts == ()
+
+
+def test_fewshot_brings_the_accuracy_of_each_number_of_shots(checkpoint: Path) -> None:
+    case = make_case(
+        "fewshot",
+        checkpoint={"path": str(checkpoint)},
+        fewshot={"shots": "1,5,200", "seeds": 4},
+        batch_size=64,
+    )
+    result = run_alone(case)
+    found, series = values(result), arrays(result)
+    shots = {"fewshot_1_top1", "fewshot_5_top1", "fewshot_200_top1"}
+    accuracies = {f"{name}_percent" for name in shots}
+    deviations = {f"{name}_deviation_percent" for name in shots}
+    assert found.keys() == COST | TIMES | ASKED | accuracies | deviations
+    assert series.keys() == {"fewshot_1_top1_percent", "fewshot_5_top1_percent"}
+    for name, draws in series.items():
+        assert len(draws) == 4
+        assert found[name] == pytest.approx(sum(draws) / 4)
+    five = found["fewshot_5_top1_percent"]
+    assert five is not None
+    assert five > 40  # the first layer alone tells many digits apart
+    reasons = {m.name: m.reason for m in result.metrics}
+    reason = reasons["fewshot_200_top1_percent"] or ""
+    assert reason.endswith("training samples that can be read, and 200 are to be drawn")
+
+
+def test_a_single_draw_has_no_deviation() -> None:
+    fewshot = {"shots": "5", "convention": "scenic"}
+    result = run_alone(make_case("fewshot", fewshot=fewshot, batch_size=64))
+    reasons = {m.name: m.reason for m in result.metrics}
+    assert reasons["fewshot_5_top1_percent"] is None
+    assert reasons["fewshot_5_top1_deviation_percent"] == "1 draw has no deviation"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["evaluate", "fewshot"])
+def test_two_ranks_find_the_accuracy_that_one_finds(
+    mode: Mode, checkpoint: Path
+) -> None:
+    settings = {"checkpoint": {"path": str(checkpoint)}, "batch_size": 48}
+    expected = values(run_alone(make_case(mode, **settings)))
+    case = make_case(mode, parallelism={"world_size": 2}, **settings)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=spawn) as processes:
+        ranks = [Rank(r, 2, r, 2, "127.0.0.1", port, "cpu", 1) for r in range(2)]
+        pending = [
+            processes.submit(run_rank, Trial(case, 0, 0, 0), rank, 0.5)
+            for rank in ranks
+        ]
+        results = [each.result(TIMEOUT_S) for each in pending]
+    names = [n for n in expected if n.endswith("_percent")]
+    assert len(names) >= 2
+    for result in results:
+        assert [values(result)[n] for n in names] == [expected[n] for n in names]
 
 
 @pytest.mark.slow

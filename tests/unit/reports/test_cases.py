@@ -5,7 +5,7 @@ import pytest
 from support.report_run import RunBuilder, model, timed, trained
 from tlbench.db import query
 from tlbench.errors import StoreError
-from tlbench.reports.cases import Floors, describe_setting, gather
+from tlbench.reports.cases import Floors, describe_setting, gather, settings
 from tlbench.statistics import NOISE_FLOOR
 from tlbench.suites.spec import Case, Parallelism, Suite
 
@@ -92,6 +92,21 @@ def test_a_label_names_the_settings_that_differ_in_its_mode(run: RunBuilder) -> 
     run.add(Case(model=model(), mode="train", batch_size=2), timed([10.0], 1e9))
     labels = [case.label for case in gather([run.record], run.trials)]
     assert labels == ["ViT-tiny, batch 1", "ViT-tiny, batch 8", "ViT-tiny"]
+
+
+def test_a_label_says_what_a_model_starts_from(run: RunBuilder) -> None:
+    for checkpoint in (None, {"path": "/a/b.npz", "sha256": "1" * 64}):
+        case = {"model": model(), "mode": "infer", "checkpoint": checkpoint}
+        run.add(Case.model_validate(case), timed([100.0], 1e9))
+    cases = gather([run.record], run.trials)
+    assert [case.label for case in cases] == [
+        "ViT-tiny, from random weights",
+        "ViT-tiny, from b.npz with SHA-256 111111111111",
+    ]
+    # Rows of a table have the same columns whatever a case has.
+    names = [list(settings(case.case)) for case in cases]
+    assert names[0] == names[1]
+    assert "checkpoint.sha256" in names[0]
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from support.report_run import RunBuilder
@@ -76,12 +78,19 @@ def timed(
 
 
 def trained(
-    run: RunBuilder, model: str, top1: Iterable[float], macs: float = 1e9
+    run: RunBuilder,
+    model: str,
+    top1: Iterable[float],
+    macs: float = 1e9,
+    data: str = "digits",
+    **settings: Any,
 ) -> None:
     case = Case.model_validate(
-        {"mode": "fit", "data": "digits", "model": parse_model(model)}
+        {"mode": "fit", "data": data, **settings, "model": parse_model(model)}
     )
-    run.add(case, [{"top1_percent": value, "macs": macs} for value in top1])
+    metric = case.accuracy_metric
+    assert metric is not None
+    run.add(case, [{metric: value, "macs": macs} for value in top1])
 
 
 # ---------------------------------------------------------------- what is covered
@@ -528,12 +537,121 @@ def test_adaptivity_is_never_concluded_from_accuracy_alone(run: RunBuilder) -> N
     assert [n.own for n in found.numbers] == pytest.approx([15.0, 25.0, 20.0])
 
 
+def looked_at(
+    run: RunBuilder, metric: str, values: Iterable[float], data: str = "digits"
+) -> None:
+    name = "ViT-Ti/4@28+TL8v1@6"
+    spec = parse_model(name if data == "digits" else "ViViT-Ti/4x2@32+TL8v1@6")
+    case = Case.model_validate({"mode": "fit", "data": data, "model": spec})
+    run.add(case, [{metric: value} for value in values])
+
+
+@pytest.mark.parametrize(
+    ("variations", "verdict"),
+    [
+        ((0.30, 0.32, 0.31), "reproduced, by proxy on digits"),
+        ((0.02, 0.03, 0.02), "contradicted, by proxy on digits"),
+        ((0.02, 0.30, 0.12), "not measured, by proxy on digits"),
+        ((0.30,), "not measured, by proxy on digits"),
+    ],
+)
+def test_adaptivity_is_judged_by_how_maps_vary_over_inputs(
+    run: RunBuilder, variations: tuple[float, ...], verdict: str
+) -> None:
+    looked_at(run, "map_variation", variations)
+    assert part(judged(run)["C6"], "proxy").verdict_words == verdict
+
+
+def test_how_far_maps_vary_has_the_interval_of_student(run: RunBuilder) -> None:
+    values = (0.30, 0.32, 0.37)
+    looked_at(run, "map_variation", values)
+    (number,) = part(judged(run)["C6"], "proxy").numbers
+    low, high = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
+    assert number.interval == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize(
+    ("gains", "verdict"),
+    [
+        ((0.8, 0.82, 0.81), "reproduced"),
+        ((0.1, 0.12, 0.11), "contradicted"),
+        ((-0.1, 0.9, 0.5), "not measured"),
+    ],
+)
+def test_following_is_judged_by_how_far_the_nearest_map_goes(
+    run: RunBuilder, gains: tuple[float, ...], verdict: str
+) -> None:
+    looked_at(run, "map_gain_best", gains, "moving-digits")
+    assert part(judged(run)["C18"], "proxy").verdict == verdict
+
+
 def test_a_gain_on_images_leaves_the_claim_on_video_open(run: RunBuilder) -> None:
     trained(run, "ViT-Ti/4@28", (90.0, 90.4, 90.2))
     trained(run, "ViT-Ti/4@28+TL8v1@6", (92.0, 92.5, 92.1))
     found = judged(run)["C20"]
     assert found.verdict == "not measured"
     assert "On video" in part(found, "proxy").why
+
+
+CLIPS = "ViViT-Ti/4x2@32"
+
+
+def test_a_loss_on_images_says_nothing_of_video(run: RunBuilder) -> None:
+    trained(run, "ViT-Ti/4@28", (90.0, 90.4, 90.2))
+    trained(run, "ViT-Ti/4@28+TL8v1@6", (80.0, 80.5, 80.1))
+    found = part(judged(run)["C16"], "proxy")
+    assert found.verdict == "not measured"
+    assert "no ViViT with TokenLearner at 1/2 or 3/4" in found.why
+
+
+@pytest.mark.parametrize(
+    ("top1", "verdict"),
+    [
+        ((72.0, 72.5, 72.1), "reproduced, by proxy on moving-digits"),
+        ((60.0, 60.5, 60.1), "contradicted, by proxy on moving-digits"),
+        ((60.0, 80.0, 70.0), "not measured, by proxy on moving-digits"),
+    ],
+)
+def test_accuracy_on_clips_is_judged_by_clips_alone(
+    run: RunBuilder, top1: tuple[float, ...], verdict: str
+) -> None:
+    trained(run, "ViT-Ti/4@28", (90.0, 90.4, 90.2))
+    trained(run, "ViT-Ti/4@28+TL8v1@6", (90.1, 90.3, 90.2))
+    trained(run, CLIPS, (70.0, 70.4, 70.2), data="moving-digits")
+    trained(run, f"{CLIPS}+TL8v1@6", top1, data="moving-digits")
+    found = judged(run)
+    assert part(found["C16"], "proxy").verdict_words == verdict
+    places = [number.what for number in part(found["C12"], "proxy").numbers]
+    assert all(" on digits" in what for what in places)
+    assert len(places) == 1
+
+
+def test_a_gain_on_images_and_clips_reproduces_that_of_both(run: RunBuilder) -> None:
+    trained(run, "ViT-Ti/4@28", (90.0, 90.4, 90.2))
+    trained(run, "ViT-Ti/4@28+TL8v1@6", (92.0, 92.5, 92.1))
+    trained(run, CLIPS, (70.0, 70.4, 70.2), data="moving-digits")
+    trained(run, f"{CLIPS}+TL8v1@6", (72.0, 72.5, 72.1), data="moving-digits")
+    found = part(judged(run)["C20"], "proxy")
+    assert found.verdict_words == "reproduced, by proxy on digits and moving-digits"
+    gains = [number.own for number in found.numbers]
+    assert gains == pytest.approx([2.0, 2.0], abs=0.1)
+
+
+def test_clips_of_several_labels_are_judged_by_their_average_precision(
+    run: RunBuilder,
+) -> None:
+    clips = "ViViT-Ti/16x2"
+    for name, values in ((clips, (20.0, 20.4)), (f"{clips}+TL8v1@6", (22.0, 22.5))):
+        trained(run, name, values, data="charades")
+    (number,) = part(judged(run)["C16"], "proxy").numbers
+    assert number.what.startswith("mAP points of ViViT-Ti/16x2+TL8v1@6")
+    assert number.own == pytest.approx(2.05)
+
+
+def test_probes_of_random_weights_decide_no_claim(run: RunBuilder) -> None:
+    for name, values in (("ViT-Ti/4@28", (40.0, 41.0)), ("ViT-Ti/4@28+TL8@6", (9, 8))):
+        trained(run, name, values, mode="fewshot")
+    assert part(judged(run)["C12"], "proxy").numbers == ()
 
 
 def test_all_tokens_are_needed_only_if_no_place_is_without_loss(

@@ -4,8 +4,8 @@ import pytest
 
 from support.report_run import RunBuilder, model, timed
 from tlbench.errors import ReportError
-from tlbench.reports.cases import gather
-from tlbench.reports.compare import Comparison, comparisons
+from tlbench.reports.cases import CaseTrials, gather
+from tlbench.reports.compare import Comparison, comparisons, differences
 from tlbench.suites.model_spec import BuilderSpec, GridPoolSpec
 from tlbench.suites.spec import Case
 
@@ -125,6 +125,81 @@ def test_comparison_refuses_what_else_differs_and_names_it(
     base, other = gather([run.record], run.trials)
     with pytest.raises(ReportError, match=named):
         Comparison(base, other)
+
+
+@pytest.mark.parametrize(
+    ("base", "other", "named"),
+    [
+        (
+            {"path": "/a/vit.npz", "sha256": "1" * 64},
+            {"path": "/b/vit.npz", "sha256": "2" * 64},
+            "(vit.npz with SHA-256 111111111111, vit.npz with SHA-256 222222222222)",
+        ),
+        (
+            {"path": "s3://a/vit.npz"},
+            {"path": "s3://b/vit.npz"},
+            "(s3://a/vit.npz, s3://b/vit.npz)",
+        ),
+        (
+            {"path": "s3://a/vit.npz"},
+            {"path": "s3://a/vit.npz", "tubelets": "inflation"},
+            "(s3://a/vit.npz, s3://a/vit.npz by inflation)",
+        ),
+        (None, {"path": "s3://a/vit.npz"}, "(None, s3://a/vit.npz)"),
+        ({"path": "s3://a/vit.npz"}, None, "(s3://a/vit.npz, None)"),
+    ],
+)
+def test_another_checkpoint_is_one_difference(
+    run: RunBuilder,
+    base: dict[str, str] | None,
+    other: dict[str, str] | None,
+    named: str,
+) -> None:
+    first, second = from_checkpoints(run, (None, base), (None, other))
+    assert differences(first, second) == [f"checkpoint {named}"]
+
+
+def test_the_same_weights_at_two_places_are_compared(run: RunBuilder) -> None:
+    digest = "1" * 64
+    first, second = from_checkpoints(
+        run,
+        (None, {"path": "/a/vit.npz", "sha256": digest}),
+        (None, {"path": "/b/copy.npz", "sha256": digest}),
+    )
+    assert differences(first, second) == []
+
+
+def test_weights_belong_to_their_model(run: RunBuilder) -> None:
+    plain, learned = from_checkpoints(
+        run, (None, {"path": "/vit.npz"}), (1, {"path": "/learned.safetensors"})
+    )
+    (pair,) = comparisons([plain, learned])
+    assert (pair.base, pair.other) == (plain, learned)
+
+
+def test_trained_weights_are_not_held_against_random_ones(run: RunBuilder) -> None:
+    cases = from_checkpoints(run, (None, {"path": "/vit.npz"}), (1, None))
+    assert comparisons(cases) == []
+    assert differences(*cases) == ["checkpoint (/vit.npz, None)"]
+
+
+def test_the_baseline_is_that_of_the_same_checkpoint_where_there_is_one(
+    run: RunBuilder,
+) -> None:
+    early, late = {"path": "/early.npz"}, {"path": "/late.npz"}
+    cases = from_checkpoints(run, (None, early), (None, late), (1, early), (1, late))
+    pairs = [(pair.base, pair.other) for pair in comparisons(cases)]
+    assert pairs == [(cases[0], cases[2]), (cases[1], cases[3])]
+
+
+def from_checkpoints(
+    run: RunBuilder, *started: tuple[int | None, dict[str, str] | None]
+) -> list[CaseTrials]:
+    """Models, with TokenLearner before that block, started from these weights."""
+    for place, checkpoint in started:
+        settings = {"model": model(place), "mode": "infer", "checkpoint": checkpoint}
+        run.add(Case.model_validate(settings), timed([100.0], 1e9))
+    return [case for trial in run.trials for case in gather([run.record], [trial])]
 
 
 def test_comparison_refuses_another_machine(run: RunBuilder) -> None:

@@ -92,11 +92,35 @@ def test_one_trial_settles_nothing(run: RunBuilder) -> None:
     assert "apart, not settled (a side of one trial gives no interval)" in accuracy
 
 
-def test_accuracy_within_its_noise_is_no_visible_difference(run: RunBuilder) -> None:
-    for place, top1 in ((None, (97.0, 97.4, 96.8)), (1, (97.2, 97.0, 96.9))):
+@pytest.mark.parametrize(
+    ("top1", "said"),
+    [
+        ((97.2, 97.0, 96.9), "apart, not settled (95 % interval"),
+        ((97.1, 97.4, 96.9), "no difference beyond 0.5 points (+"),
+        ((99.1, 99.4, 98.9), "a gain of 2.1 points"),
+        ((95.1, 95.4, 94.9), "a loss of 1.9 points"),
+    ],
+)
+def test_accuracy_is_judged_by_the_whole_interval(
+    run: RunBuilder, top1: tuple[float, ...], said: str
+) -> None:
+    for place, values in ((None, (97.0, 97.4, 96.8)), (1, top1)):
         fit = Case(model=model(place), mode="fit", data="digits")
-        run.add(fit, trained(top1, 1e9))
-    assert "no visible difference" in sentences(run)[1]
+        run.add(fit, trained(values, 1e9))
+    assert said in sentences(run)[1]
+
+
+def test_outcomes_of_several_comparisons_are_counted(run: RunBuilder) -> None:
+    for place, values in (
+        (None, (95.0, 95.4)),
+        (1, (97.0, 97.5)),
+        (2, (90.0, 90.5)),
+        (3, (99.0, 91.0)),
+    ):
+        fit = Case(model=model(place), mode="fit", data="digits")
+        run.add(fit, trained(values, 1e9))
+    told = "; of 3 comparisons, accuracy is gained in 1, lost in 1, not settled in 1."
+    assert sentences(run)[1].endswith(told)
 
 
 def test_a_gain_in_accuracy_is_called_a_gain(run: RunBuilder) -> None:
@@ -117,7 +141,7 @@ def test_a_run_without_token_learner_says_so(run: RunBuilder) -> None:
     run.add(infer(None), timed([100.0], 1e9))
     speed, accuracy, _ = sentences(run)
     assert speed.endswith("no model with TokenLearner was measured.")
-    assert accuracy.endswith("no case of mode fit was run.")
+    assert accuracy.endswith("no case of mode evaluate, fewshot or fit was run.")
 
 
 def test_a_run_of_one_model_has_nothing_to_compare_with(run: RunBuilder) -> None:
@@ -184,7 +208,8 @@ def test_random_weights_are_never_accuracy(run: RunBuilder) -> None:
     for place in (None, 1):
         run.add(infer(place), trained([10.0, 11.0], 1e9))
     assert sentences(run)[1] == (
-        "Accuracy could not be compared: no case of mode fit was run."
+        "Accuracy could not be compared: no case of mode evaluate, fewshot or fit was"
+        " run."
     )
 
 

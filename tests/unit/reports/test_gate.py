@@ -600,6 +600,42 @@ def test_iso_accuracy_compares_the_cheapest_that_reach_it(
         ask(*sides, iso=parse_iso("accuracy=99"))
 
 
+def test_weights_belong_to_the_model_that_is_compared(
+    runs: StoredRuns, ask: Compare
+) -> None:
+    plain = case(checkpoint={"path": "/vit.npz"})
+    late = case(checkpoint={"path": "/late.npz"})
+    learned = case("ViT-Ti/16+TL8@6", checkpoint={"path": "/learned.npz"})
+    runs.add((plain, scaled(1)), (learned, scaled(2)))
+    runs.add((plain, scaled(1)), (late, scaled(1)))
+    over_models = ask("run=1,model=ViT-Ti/16", "run=1,model~TL")
+    assert [*over_models.judgements[0].match.differences] == ["model"]
+    over_weights = ask(
+        "run=2,checkpoint.path=/vit.npz", "run=2,checkpoint.path=/late.npz"
+    )
+    (told,) = over_weights.judgements[0].match.differences.values()
+    assert told == "checkpoint (/vit.npz, /late.npz)"
+
+
+def test_iso_accuracy_goes_by_the_average_precision_of_several_labels(
+    runs: StoredRuns, ask: Compare
+) -> None:
+    names = ("ViViT-Ti/16x2", "ViViT-Ti/16x2+TL8@6")
+    timed = [
+        (case(name), scaled(speed)) for name, speed in zip(names, (1, 2), strict=True)
+    ]
+    scores = [
+        (case(name, mode="fit", data="charades"), [{"map_percent": value}])
+        for name, value in zip(names, (24.0, 22.0), strict=True)
+    ]
+    runs.add(*timed, *scores)
+    sides = tuple(f"mode=infer,model={name}" for name in names)
+    answer = ask(*sides, iso=parse_iso("accuracy=20"))
+    assert answer.judgements[0].ratio.value == pytest.approx(2.0)
+    with pytest.raises(ReportError, match="--iso accuracy=23: no measured case keeps"):
+        ask(*sides, iso=parse_iso("accuracy=23"))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -19,6 +19,7 @@ from tlbench.reports.pareto import (
     places,
     speed_front_chart,
 )
+from tlbench.suites.names import parse_model
 from tlbench.suites.spec import Case
 
 
@@ -102,6 +103,35 @@ def test_points_of_compute_stand_at_their_medians(smoke: RunBuilder) -> None:
         assert top1.interval is not None
         assert sorted(error.ys) == pytest.approx(top1.interval, rel=1e-5)
     assert picture.marks("xerror") == []
+
+
+def test_no_model_is_beaten_at_another_task(run: RunBuilder) -> None:
+    """97 % on digits costs less than 60 % on clips, and says nothing of it."""
+    clips = Case(
+        model=parse_model("ViViT-Ti/16x2@32"), mode="fit", data="moving-digits"
+    )
+    run.add(fit(None), trained([97.0, 97.2], 1e8))
+    run.add(clips, trained([60.0, 60.2], 9e8))
+    cases = gather([run.record], run.trials)
+    table = front_table(cases)
+    column = table.headings.index("by compute")
+    assert [row.cells[column].text for row in table.rows] == [PLACES["on"]] * 2
+    picture = Picture(accuracy_chart(cases, Palette(cases)))
+    for panel, (macs, top1) in enumerate(((0.1, 97.1), (0.9, 60.1))):
+        (point,) = picture.marks("point", panel)
+        assert point.xs == pytest.approx([macs], rel=1e-3)
+        assert point.ys == pytest.approx([top1], rel=1e-3)
+
+
+def test_each_accuracy_stands_in_the_column_of_its_measure(run: RunBuilder) -> None:
+    clips = Case(model=parse_model("ViViT-Ti/16x2"), mode="fit", data="charades")
+    run.add(fit(None), trained([97.0], 1e8))
+    run.add(clips, [{"map_percent": 31.0, "macs": 9e8}])
+    table = front_table(gather([run.record], run.trials))
+    columns = [table.headings.index(name) for name in ("top-1 [%]", "mAP [%]")]
+    cells = [[row.cells[column].key for column in columns] for row in table.rows]
+    assert [cells[0][0], cells[1][1]] == pytest.approx([97.0, 31.0])
+    assert [cells[0][1], cells[1][0]] == [None, None]
 
 
 def test_points_of_throughput_have_intervals_in_both_directions(

@@ -7,6 +7,7 @@ from support.svg_values import Picture
 from tlbench.reports.cases import gather
 from tlbench.reports.drawing import Palette
 from tlbench.reports.training import MAX_CURVES, MAX_POINTS, thinned, training_chart
+from tlbench.suites.names import parse_model
 from tlbench.suites.spec import Case
 
 
@@ -41,6 +42,32 @@ def test_each_case_has_a_curve_up_to_a_limit_that_is_told(run: RunBuilder) -> No
     chart = training_chart(cases, run.curves, Palette(cases))
     assert len(Picture(chart).marks("curve")) == MAX_CURVES
     assert "The table has 2 more cases." in getattr(chart, "note", "")
+
+
+def test_scores_stand_at_the_epochs_after_which_they_were_taken(
+    run: RunBuilder,
+) -> None:
+    curves = {
+        "loss": (2.0, 1.0, 0.5),
+        "eval_epoch": (4.0, 8.0, 10.0),
+        "eval_top1_percent": (20.0, 50.0, 80.0),
+    }
+    run.add(fit(None), trained([80.0], 1e9), curves)
+    (mean,) = picture_of(run).marks("curve", panel=1)
+    assert mean.xs == pytest.approx([4, 8, 10], rel=1e-4)
+    assert mean.ys == pytest.approx([20, 50, 80], rel=1e-4)
+
+
+def test_each_data_set_has_a_row_of_its_own(run: RunBuilder) -> None:
+    clips = Case(model=parse_model("ViViT-Ti/16x2"), mode="fit", data="charades")
+    run.add(
+        fit(None), trained([80.0], 1e9), {"loss": (2, 1), "eval_top1_percent": (8, 80)}
+    )
+    run.add(clips, [{"map_percent": 9.0}], {"loss": (3, 2), "eval_map_percent": (2, 9)})
+    picture = picture_of(run)
+    ends = [picture.marks("curve", panel=panel)[0].ys[-1] for panel in range(4)]
+    assert ends == pytest.approx([1, 80, 2, 9], rel=1e-4)
+    assert "charades, held-out mAP [%]" in picture.texts
 
 
 def test_long_curves_are_averaged_over_neighbours() -> None:

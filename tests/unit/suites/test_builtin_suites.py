@@ -168,8 +168,26 @@ def models(cases: Iterator[Case] | tuple[Case, ...]) -> list[str]:
 
 def test_there_is_one_suite_for_each_figure_with_both_scales() -> None:
     scales = {name: item.scales for name, item in builtin_suites().items()}
-    assert scales.pop("smoke") == ()
+    assert scales.pop("smoke") == scales.pop("proxy") == ()
     assert scales == dict.fromkeys(sorted(FULL), SCALES)
+
+
+def test_the_proxy_compares_ways_to_equally_few_tokens() -> None:
+    """At half of the blocks: 9 of 49 tokens of images, 16 of 64 of clips."""
+    cases = [case for case in load_suite("proxy").cases if case.mode == "fit"]
+    assert load_suite("proxy").repeats["fit"] == 3
+    found = models(tuple(cases))
+    assert {name for name in found if name.startswith("mini+")} >= {
+        *(f"mini+TL{count}@{place}" for count in (8, 16) for place in range(4)),
+        *("mini+TL9@2", "mini+TL9v1@2", "mini+pool2@2"),
+        *("mini+fixed(place=2,tokens=9)", "mini+random(keep=9,place=2)"),
+        "mini+stride(place=2,step=3)",
+    }
+    assert {name for name in found if name.startswith("mini-clips+")} == {
+        *("mini-clips+TL4@2", "mini-clips+pool2@2"),
+        "mini-clips+fixed(place=2,tokens=4)",
+        *("mini-clips+random(keep=16,place=2)", "mini-clips+stride(place=2,step=2)"),
+    }
 
 
 @pytest.mark.parametrize("name", FULL)

@@ -19,7 +19,18 @@ from tlbench.suites.loader import (
 )
 from tlbench.suites.mistakes import MAX_MISTAKES
 from tlbench.suites.names import model_name, parse_model
-from tlbench.suites.spec import Case, Suite, Trial
+from tlbench.suites.spec import MODES, Case, Mode, Suite, Trial
+
+REPEATS: dict[Mode, int] = {
+    "profile": 1,
+    "infer": 5,
+    "train": 5,
+    "fit": 5,
+    "fewshot": 1,
+    "evaluate": 1,
+}
+"""What a suite has that says nothing of them."""
+MODE_WORDS = ", ".join(MODES)
 
 
 def parse(text: str) -> Suite:
@@ -46,7 +57,7 @@ def test_suite_of_one_case_has_the_defaults() -> None:
     assert suite == Suite(
         name="suite",
         cases=(Case(model=parse_model("ViT-B/16"), mode="infer"),),
-        repeats={"profile": 1, "infer": 5, "train": 5, "fit": 5},
+        repeats=REPEATS,
     )
 
 
@@ -61,13 +72,36 @@ def test_suite_has_its_own_fields() -> None:
         trial_timeout_s: 60
     """)
     assert (suite.name, suite.description) == ("mine", "What it is for.")
-    assert suite.repeats == {"profile": 1, "infer": 3, "train": 5, "fit": 5}
+    assert suite.repeats == {**REPEATS, "infer": 3}
     assert (suite.seed, suite.trial_timeout_s) == (7, 60.0)
+
+
+def test_paths_are_relative_to_the_folder_of_the_suite(tmp_path: Path) -> None:
+    text = """
+        models: ViT-B/16
+        mode: infer
+        paths: {mnist: data/mnist, imagenet-1k: /big/imagenet, mine: 's3://bucket/x'}
+        storage: kept
+    """
+    suite = parse_suite(dedent(text), "suite.yaml", tmp_path / "suites")
+    assert suite.paths == {
+        "mnist": str(tmp_path / "suites/data/mnist"),
+        "imagenet-1k": "/big/imagenet",
+        "mine": "s3://bucket/x",
+    }
+    assert suite.storage == str(tmp_path / "suites/kept")
+
+
+def test_paths_are_no_part_of_a_case() -> None:
+    text = "models: ViT-B/16\nmode: infer\n"
+    (plain,) = parse(text).cases
+    (case,) = parse(text + "paths: {synthetic: here}\nstorage: there").cases
+    assert case.identity == plain.identity
 
 
 def test_one_number_of_repeats_is_for_all_modes_but_profile() -> None:
     suite = parse("models: ViT-B/16\nmode: infer\nrepeats: 3")
-    assert suite.repeats == {"profile": 1, "infer": 3, "train": 3, "fit": 3}
+    assert suite.repeats == {**dict.fromkeys(MODES, 3), "profile": 1}
 
 
 def test_lists_are_axes_with_models_outermost_and_then_in_the_order_of_the_file() -> (
@@ -249,7 +283,7 @@ SHORT = "models: {patch_size: 16, embed_dim: 64, num_heads: 2, depth: 6,"
     [
         (
             "models: ViT-B/16\nmode:\n  - infer\n  - trian\n",
-            "4: mode: 'trian' is not one of profile, infer, train, fit",
+            f"4: mode: 'trian' is not one of {MODE_WORDS}",
         ),
         (
             VALID + "precision: fp61",
@@ -307,6 +341,14 @@ SHORT = "models: {patch_size: 16, embed_dim: 64, num_heads: 2, depth: 6,"
             "3: name: ' x' is not a name: it has blanks at an end,"
             " or characters that cannot be printed",
         ),
+        (VALID + "paths: here", "3: paths: 'here' is not a mapping"),
+        (VALID + "paths:\n  mnist: 3", "4: paths.mnist: 3 is not a text"),
+        (VALID + "storage: [a]", "3: storage: a list is not a text"),
+        (
+            VALID + "paths:\n  mnist: sftp://me:secret@host/mnist",
+            "4: paths.mnist: the URL holds a password, which would be stored with the"
+            " results; fsspec takes it from its own configuration too",
+        ),
         (
             VALID + "repeats:\n  inferr: 3",
             "4: repeats.inferr: is not a known key; did you mean 'infer'?",
@@ -318,25 +360,25 @@ SHORT = "models: {patch_size: 16, embed_dim: 64, num_heads: 2, depth: 6,"
         ),
         (
             "models: ViT-B/16\n",
-            "1: mode: is missing; one of profile, infer, train, fit would be right",
+            f"1: mode: is missing; one of {MODE_WORDS} would be right",
         ),
         ("mode: infer\n", "1: models: is missing; models: ViT-B/16 would be right"),
         (
             "models: ViT-B/16\ninclude:\n  - batch_size: 4",
-            "3: include.mode: is missing;"
-            " one of profile, infer, train, fit would be right",
+            f"3: include.mode: is missing; one of {MODE_WORDS} would be right",
         ),
         (VALID + "include: 3", "3: include: 3 is not a mapping of settings"),
         (
             VALID + "include:\n  - {mode: trian}",
-            "4: include.mode: 'trian' is not one of profile, infer, train, fit",
+            f"4: include.mode: 'trian' is not one of {MODE_WORDS}",
         ),
         (
-            VALID + "include:\n  - {seed: 3}",
-            "4: include.seed: is not a known key; known are attention, batch_size,"
-            " compile, data, device, drop_path_rate, fit, gradient_checkpointing,"
-            " input, memory_limit_gib, mode, models, optimizer, parallelism, precision,"
-            " stack, timing",
+            VALID + "include:\n  - {trial_timeout_s: 3}",
+            "4: include.trial_timeout_s: is not a known key; known are attention,"
+            " augment, batch_size, checkpoint, classes, compile, data, device,"
+            " drop_path_rate, fewshot, fit, gradient_checkpointing, input,"
+            " memory_limit_gib, mode, models, optimizer, parallelism, precision,"
+            " recipe, stack, timing, view",
         ),
         (
             VALID + "exclude:\n  - {mode: fit}",
@@ -407,7 +449,7 @@ def test_all_mistakes_are_told_in_the_order_of_the_file() -> None:
         batch_size: [eight, 8, 0]
         seed: x
     """) == [
-        "1: mode: 'infr' is not one of profile, infer, train, fit",
+        f"1: mode: 'infr' is not one of {MODE_WORDS}",
         "2: models: 'ViT-Q/16' cannot be built: 'Q' is not one of Ti, S, B, L, H, g, G",
         "3: batch_size: 'eight' is neither a whole number nor max",
         "3: batch_size: 0 is not greater than 0",
@@ -428,7 +470,7 @@ def test_mistake_inside_a_merged_mapping_is_told_where_it_is_written() -> None:
           - &base
             mode: infr
           - <<: *base
-    """) == ["4: include.mode: 'infr' is not one of profile, infer, train, fit"]
+    """) == [f"4: include.mode: 'infr' is not one of {MODE_WORDS}"]
 
 
 MANY = list(range(1, 102))  # 101 x 101 models, 101 x 2 exclusions
@@ -567,6 +609,15 @@ def test_repeat_suite_reads_back_as_the_one_case(text: str) -> None:
     assert (suite.seed, suite.trial_timeout_s) == (44, 60.0)
 
 
+def test_repeat_suite_says_where_data_lie_and_trains_anew() -> None:
+    (case,) = parse("models: ViT-B/16\nmode: fit\ndata: imagenet-1k").cases
+    trial = Trial(case, 0, 0, 7, data_path="/big/imagenet", storage="s3://bucket/x")
+    suite = parse_suite(json.dumps(repeat_suite(trial, 60.0)), "repeat.yaml")
+    assert suite.cases == (case,)
+    assert suite.paths == {"imagenet-1k": "/big/imagenet"}
+    assert suite.storage is None
+
+
 # ---------------------------------------------------------------- anything at all
 
 SEEDS = [
@@ -640,7 +691,7 @@ def test_scale_replaces_what_it_gives_and_merges_groups() -> None:
     assert {case.precision for case in suite.cases} == {"fp32"}
     spread = suite.cases[-1].parallelism
     assert (spread.world_size, spread.zero_stage) == (1, 1)
-    assert suite.repeats == {"profile": 1, "infer": 5, "train": 2, "fit": 5}
+    assert suite.repeats == {**REPEATS, "train": 2}
 
 
 def test_scale_replaces_include_and_exclude_whole() -> None:
@@ -805,7 +856,7 @@ def test_mistakes_in_builders_are_told_by_line(tmp_path: Path) -> None:
         "suite.yaml:4: models: 'ViT-B/16+broken.py:build' cannot be built:"
         " broken.py:1 is not Python: '(' was never closed",
         "suite.yaml:5: models: 'ViT-B/16+tomee(r=8)' cannot be built: 'tomee' is not"
-        " one of tlbench's builders, tome, random, stride; did you mean 'tome'?",
+        " one of tlbench's builders, tome, random, stride, fixed; did you mean 'tome'?",
         "suite.yaml:7: models.builder: 'ViT-d8h1m32l2/4+TL8@1+missing.py:build' cannot"
         f" be built: there is no file {tmp_path}/missing.py",
     ]

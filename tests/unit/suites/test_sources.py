@@ -239,7 +239,13 @@ def test_a_file_that_was_edited_since_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["tome(r=8)", "random(keep=49,place=3)", "stride(step=2,place=3)"]
+    "name",
+    [
+        "tome(r=8)",
+        "random(keep=49,place=3)",
+        "stride(step=2,place=3)",
+        "fixed(tokens=8,place=3)",
+    ],
 )
 def test_own_builders_are_taken(tmp_path: Path, name: str) -> None:
     builder = resolve(tmp_path, f"ViT-B/16+{name}")
@@ -252,13 +258,13 @@ def test_own_builders_are_taken(tmp_path: Path, name: str) -> None:
     [
         (
             "tomee(r=8)",
-            "'tomee' is not one of tlbench's builders, tome, random, stride;"
+            "'tomee' is not one of tlbench's builders, tome, random, stride, fixed;"
             " did you mean 'tome'?",
         ),
         (
             "zzz",
-            "'zzz' is not one of tlbench's builders, tome, random, stride; one of"
-            " yours names its file, as in +my_models.py:zzz",
+            "'zzz' is not one of tlbench's builders, tome, random, stride, fixed; one"
+            " of yours names its file, as in +my_models.py:zzz",
         ),
         ("tome", "tome() needs r=..."),
         ("tome(R=8)", "tome() takes no option 'R'; did you mean 'r'?"),

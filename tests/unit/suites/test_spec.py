@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from tlbench.suites.model_spec import ModelSpec
 from tlbench.suites.names import parse_model
-from tlbench.suites.spec import Case, Optimizer, Parallelism, Suite
+from tlbench.suites.spec import Case, Parallelism, Suite
+from tlbench.suites.training import Optimizer
 
 B16 = {
     "patch_size": 16,
@@ -147,6 +148,29 @@ def test_memory_limit_of_a_batch_to_be_found_makes_a_new_case() -> None:
     assert limited.identity != unlimited.identity
 
 
+@pytest.mark.parametrize(
+    ("mode", "fields", "metric"),
+    [
+        ("infer", {}, "throughput_samples_per_s"),
+        ("profile", {}, "macs"),
+        ("evaluate", {}, "top1_percent"),
+        ("fewshot", {}, "fewshot_5_top1_percent"),
+        ("fewshot", {"fewshot": {"shots": "1,10"}}, "fewshot_10_top1_percent"),
+    ],
+)
+def test_main_metric_is_what_a_mode_is_run_for(
+    mode: str, fields: dict[str, Any], metric: str
+) -> None:
+    assert case(mode=mode, data="digits", **fields).main_metric == metric
+
+
+def test_clips_of_several_labels_are_for_mean_average_precision() -> None:
+    clips = {"model": parse_model("ViViT-B/16x2"), "data": "charades"}
+    assert case(mode="evaluate", **clips).main_metric == "map_percent"
+    with pytest.raises(ValidationError, match="learns one label of each sample"):
+        case(mode="fewshot", **clips)
+
+
 def test_batch_to_be_found_has_no_size_yet() -> None:
     with pytest.raises(ValueError, match="has to be found first"):
         _ = case(mode="train", batch_size="max").micro_batch_size
@@ -172,6 +196,14 @@ def test_batch_to_be_found_has_no_size_yet() -> None:
         ),
         ({"timing": {"min_steps": 50, "max_steps": 20}}, "min_steps=50 exceeds"),
         ({"drop_path_rate": 1.0}, "less than 1"),
+        (
+            {"mode": "fit", "data": "digits", "fit": {"steps": 5, "warmup_steps": 6}},
+            "warmup_steps=6 exceeds steps=5",
+        ),
+        (
+            {"mode": "fit", "data": "digits", "augment": {"min_scale": 2}},
+            "min_scale=2.0 exceeds max_scale=1.0",
+        ),
         ({"parallelism": {"offload": "optimizer"}}, "needs ZeRO stage 1 at least"),
         (
             {"parallelism": {"zero_stage": 2, "offload": "all"}},
@@ -230,7 +262,7 @@ def test_sample_and_classes_follow_from_the_model(
 
 
 def test_clips_are_not_asked_of_a_data_set_of_images() -> None:
-    message = "data=digits has images, and the model reads clips; synthetic would do"
+    message = "data=digits has no clips, which the model reads; synthetic, "
     with pytest.raises(ValidationError, match=message):
         case(mode="infer", model=parse_model("ViViT-B/16x2"), data="digits")
 

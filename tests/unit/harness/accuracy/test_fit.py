@@ -1,22 +1,30 @@
-"""Training to accuracy: schedule, batches of the ranks, curves and what stops it.
+"""Training to accuracy: steps and epochs, curves, evaluation and what stops it.
 
 The models here are tiny and trained by plain SGD behind the face of the engine, so
 that nothing of DeepSpeed is needed.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from tlbench.accuracy.fit import Curves, _batches, fit, schedule
+from tlbench.accuracy import fit as module
+from tlbench.accuracy.evaluate import Accuracy
+from tlbench.accuracy.fit import Curves, fit
+from tlbench.accuracy.schedules import make_schedule
 from tlbench.data import Split, SplitName
 from tlbench.errors import NonFiniteLossError, TrialError
+from tlbench.measure import timing
 from tlbench.rank import Rank
 from tlbench.suites.model_spec import ModelSpec
-from tlbench.suites.spec import Case
+from tlbench.suites.spec import Case, Trial
 
 MODEL = ModelSpec(
     name="tiny",
@@ -27,15 +35,14 @@ MODEL = ModelSpec(
     num_heads=1,
     mlp_dim=8,
 )
+SEED = 3
+STEPS_PER_EPOCH = 4
+"""45 samples in batches of 10."""
 
 
 def make_case(**changes: Any) -> Case:
-    settings = {"model": MODEL, "mode": "fit", "data": "digits", "batch_size": 10}
-    return Case.model_validate(settings | changes)
-
-
-def make_rank(rank: int = 0, world_size: int = 1) -> Rank:
-    return Rank(rank, world_size, rank, world_size, "127.0.0.1", 0, "cpu", 1)
+    settings = {"model": MODEL, "mode": "fit", "data": "bright-or-dark", "classes": 2}
+    return Case.model_validate(settings | {"batch_size": 10} | changes)
 
 
 class BrightOrDark:
@@ -43,13 +50,28 @@ class BrightOrDark:
 
     num_classes = 2
 
-    def __init__(self, samples: int = 45) -> None:
-        self._samples = samples
+    def stored(self, split: SplitName) -> "StoredImages":
+        return StoredImages(self.split(split))
 
     def split(self, name: SplitName) -> Split:
-        labels = torch.arange(self._samples if name == "train" else 7) % 2
+        labels = torch.arange(45 if name == "train" else 7) % 2
         images = (labels * 2.0 - 1)[:, None, None, None].expand(-1, 3, 2, 2)
         return Split(images, labels)
+
+
+class StoredImages:
+    def __init__(self, split: Split) -> None:
+        self._split = split
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def name(self, index: int) -> str:
+        return f"image {index}"
+
+    def read(self, index: int) -> tuple[list[Image.Image], int]:
+        label = int(self._split.labels[index])
+        return [Image.new("RGB", (2, 2), (255 * label,) * 3)], label
 
 
 class PlainEngine:
@@ -65,8 +87,8 @@ class PlainEngine:
     def set_learning_rate(self, learning_rate: float) -> None:
         self.rates.append(learning_rate)
 
-    def step(self, images: Tensor, labels: Tensor) -> Tensor:
-        loss = nn.functional.cross_entropy(self.model(images), labels)
+    def step(self, images: Tensor, targets: Tensor) -> Tensor:
+        loss = nn.functional.cross_entropy(self.model(images), targets)
         parameters = list(self.model.parameters())
         gradients = torch.autograd.grad(loss, parameters)
         with torch.no_grad():
@@ -76,91 +98,158 @@ class PlainEngine:
         forced = self._loss_at.get(len(self.batches) - 1)
         return loss.detach() if forced is None else torch.tensor(forced)
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        yield
 
-def train(
-    case: Case, engine: PlainEngine, dataset: BrightOrDark | None = None
-) -> tuple[Curves, float]:
-    curves, accuracy = fit(
+    def state(self) -> dict[str, Any]:
+        return dict(self.model.state_dict())
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state)
+
+    def whole_weights(self) -> dict[str, Tensor]:
+        return dict(self.model.state_dict())
+
+
+class WrongOnAverage(PlainEngine):
+    """The average of whose weights mistakes bright for dark."""
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        self._negate()
+        yield
+        self._negate()
+
+    @torch.no_grad()
+    def _negate(self) -> None:
+        for parameter in self.model.parameters():
+            parameter.neg_()
+
+
+def train(case: Case, engine: PlainEngine) -> tuple[Curves, Accuracy]:
+    return fit(
         engine,
-        case,
-        dataset or BrightOrDark(),
-        rank=make_rank(),
+        Trial(case, repeat=0, position=0, seed=SEED),
+        BrightOrDark(),
+        rank=Rank(0, 1, 0, 1, "127.0.0.1", 0, "cpu", 1),
         dtype=torch.float32,
-        seed=3,
     )
-    return curves, accuracy.top1_percent
-
-
-def test_the_rate_rises_in_equal_parts_and_then_falls_along_half_a_cosine() -> None:
-    rates = [schedule(step, steps=8, warmup_steps=3) for step in range(8)]
-    assert rates[:3] == [1 / 4, 2 / 4, 3 / 4]
-    tenths = [0, 1 / 5, 2 / 5, 3 / 5, 4 / 5]  # of the way from step 3 to step 8
-    cosine = [(1 + math.cos(math.pi * t)) / 2 for t in tenths]
-    assert rates[3:] == pytest.approx(cosine)
-    assert rates[3] == 1
-
-
-def test_the_rate_would_be_zero_after_the_last_step() -> None:
-    assert schedule(8, steps=8, warmup_steps=3) == pytest.approx(0)
-
-
-def test_without_a_warm_up_the_rate_starts_at_its_peak() -> None:
-    assert schedule(0, steps=8, warmup_steps=0) == 1
-
-
-def test_a_warm_up_longer_than_the_training_never_reaches_the_peak() -> None:
-    rates = [schedule(step, steps=4, warmup_steps=10.0) for step in range(4)]
-    assert rates == pytest.approx([1 / 11, 2 / 11, 3 / 11, 4 / 11])
-
-
-def test_an_epoch_holds_every_sample_once_but_for_a_last_batch_not_full() -> None:
-    batches = list(_batches(45, make_case(), make_rank(), seed=1, epoch=0))
-    assert [len(batch) for batch in batches] == [10, 10, 10, 10]
-    assert len(set(torch.cat(batches).tolist())) == 40
-
-
-@pytest.mark.parametrize("world_size", [2, 5])
-def test_the_ranks_share_out_each_batch(world_size: int) -> None:
-    case = make_case(parallelism={"world_size": world_size})
-    whole = list(_batches(45, case, make_rank(), seed=1, epoch=2))
-    shares = [
-        list(_batches(45, case, make_rank(rank, world_size), seed=1, epoch=2))
-        for rank in range(world_size)
-    ]
-    for number, batch in enumerate(whole):
-        parts = [share[number] for share in shares]
-        assert {len(part) for part in parts} == {10 // world_size}
-        assert sorted(torch.cat(parts).tolist()) == sorted(batch.tolist())
-
-
-def test_the_order_of_the_samples_is_a_function_of_seed_and_epoch() -> None:
-    def order(seed: int, epoch: int) -> list[int]:
-        batches = _batches(45, make_case(), make_rank(), seed, epoch)
-        return [int(index) for batch in batches for index in batch]
-
-    assert order(1, 0) == order(1, 0)
-    assert order(1, 0) != order(1, 1)
-    assert order(1, 0) != order(2, 0)
 
 
 def test_the_curves_have_a_point_for_each_step_and_each_epoch() -> None:
     case = make_case(fit={"epochs": 3, "warmup_epochs": 0.5})
     engine = PlainEngine()
     curves, _ = train(case, engine)
-    assert len(curves.loss) == len(curves.learning_rate) == 3 * 4
+    assert len(curves.loss) == len(curves.learning_rate) == 3 * STEPS_PER_EPOCH
+    schedule = make_schedule(case, STEPS_PER_EPOCH)
     assert curves.learning_rate == engine.rates
-    assert curves.learning_rate == pytest.approx(
-        [1e-3 * schedule(step, steps=12, warmup_steps=2) for step in range(12)]
-    )
-    assert len(curves.eval_top1_percent) == 3
-    assert curves.eval_time_s == sorted(curves.eval_time_s)
+    assert curves.learning_rate == [schedule.at(step) for step in range(12)]
+    assert len(curves.epoch_time_s) == len(curves.epoch_data_wait_s) == 3
+    assert curves.eval_epoch == [1, 2, 3]
+    assert len(curves.eval_top1_percent) == len(curves.eval_top5_percent) == 3
+    assert curves.eval_map_percent == curves.resumed_at_step == []
+    assert curves.eval_time_s[-1] == curves.train_time_s == sum(curves.epoch_time_s)
+
+
+def test_an_epoch_holds_every_sample_at_most_once() -> None:
+    engine = PlainEngine()
+    train(make_case(fit={"epochs": 1}), engine)
+    assert [len(batch) for batch in engine.batches] == [10] * STEPS_PER_EPOCH
 
 
 def test_training_learns() -> None:
     case = make_case(fit={"epochs": 5}, optimizer={"learning_rate": 0.5})
-    curves, top1_percent = train(case, PlainEngine())
+    curves, accuracy = train(case, PlainEngine())
     assert curves.loss[-1] < curves.loss[0] / 2
-    assert top1_percent == curves.eval_top1_percent[-1] == 100
+    assert accuracy.top1_percent == curves.eval_top1_percent[-1] == 100
+
+
+@pytest.mark.parametrize(
+    ("settings", "epochs"),
+    [
+        ({"epochs": 5, "eval_epochs": 2}, [2, 4, 5]),
+        ({"epochs": 4, "eval_epochs": 2}, [2, 4]),
+        ({"epochs": 3, "eval_epochs": 9}, [3]),
+        ({"steps": 10, "eval_epochs": 1}, [1, 2, 2.5]),
+        ({"steps": 3}, [0.75]),
+    ],
+)
+def test_it_is_evaluated_every_so_many_epochs_and_at_the_end(
+    settings: dict[str, int], epochs: list[float]
+) -> None:
+    curves, accuracy = train(make_case(fit=settings), PlainEngine())
+    assert curves.eval_epoch == epochs
+    assert len(curves.eval_top1_percent) == len(curves.eval_time_s) == len(epochs)
+    assert accuracy.top1_percent == curves.eval_top1_percent[-1]
+
+
+def test_steps_end_the_training_inside_of_an_epoch() -> None:
+    case, engine = make_case(fit={"steps": 10, "warmup_steps": 2}), PlainEngine()
+    curves, _ = train(case, engine)
+    assert len(engine.batches) == len(curves.loss) == 10
+    assert len(curves.epoch_time_s) == 3
+    schedule = make_schedule(case, STEPS_PER_EPOCH)
+    assert engine.rates == [schedule.at(step) for step in range(10)]
+    # The third epoch begins as it would if it were trained to its end.
+    whole = PlainEngine()
+    train(make_case(fit={"epochs": 3}), whole)
+    assert all(map(torch.equal, engine.batches, whole.batches))
+
+
+def test_the_average_of_the_weights_is_evaluated_and_not_trained_on() -> None:
+    case = make_case(fit={"epochs": 5}, optimizer={"learning_rate": 0.5})
+    curves, accuracy = train(case, WrongOnAverage())
+    assert accuracy.top1_percent == 0
+    assert curves.loss == train(case, PlainEngine())[0].loss
+
+
+def test_where_samples_have_several_labels_there_is_no_top1(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        module, "evaluate", lambda *_, **__: Accuracy(total=7, map_percent=40.0)
+    )
+    curves, accuracy = train(make_case(fit={"epochs": 2}), PlainEngine())
+    assert curves.eval_map_percent == [40, 40]
+    assert curves.eval_top1_percent == []
+    assert curves.time_to_accuracy_s(1) is None
+    assert accuracy.map_percent == 40
+
+
+def test_the_time_waited_for_batches_is_told_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+
+    def spend(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    def slow_batches(*_: Any, **__: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            spend(3)
+            yield torch.zeros(10, 3, 2, 2), torch.zeros(10, dtype=torch.int64)
+
+    class SlowEngine(PlainEngine):
+        def step(self, images: Tensor, targets: Tensor) -> Tensor:
+            spend(1)
+            return super().step(images, targets)
+
+    def evaluate(*_: Any, **__: Any) -> Accuracy:
+        spend(1000)
+        return Accuracy(total=1, top1_percent=50.0)
+
+    clock = SimpleNamespace(perf_counter=lambda: now)
+    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(timing, "time", clock)
+    monkeypatch.setattr(module, "training_batches", slow_batches)
+    monkeypatch.setattr(module, "evaluate", evaluate)
+    curves, _ = train(make_case(fit={"epochs": 2}), SlowEngine())
+    assert curves.epoch_time_s == [16, 16]
+    assert curves.epoch_data_wait_s == [12, 12]
+    assert curves.data_wait_fraction == 0.75
+    assert curves.eval_time_s == [16, 32]
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
@@ -175,12 +264,12 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_step(
 
 def test_a_batch_larger_than_the_data_set_is_refused() -> None:
     case = make_case(batch_size=50)
-    message = "batch_size=50 exceeds the 45 training samples of digits"
+    message = "batch_size=50 exceeds the 45 training samples of bright-or-dark"
     with pytest.raises(TrialError, match=message):
         train(case, PlainEngine())
 
 
-def test_time_to_accuracy_is_that_of_the_first_epoch_that_reaches_it() -> None:
+def test_time_to_accuracy_is_that_of_the_first_evaluation_that_reaches_it() -> None:
     curves = Curves(eval_top1_percent=[50, 91, 89, 95], eval_time_s=[1, 2, 3, 4])
     assert curves.time_to_accuracy_s(91) == 2
     assert curves.time_to_accuracy_s(91.5) == 4

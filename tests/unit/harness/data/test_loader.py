@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from tlbench.data import Stored, load_dataset, synthetic
+from tlbench.data import Label, Stored, synthetic
 from tlbench.data import loader as loader_module
 from tlbench.data.digits import Digits
-from tlbench.data.loader import Batches, Feed, Samples, make_loader
-from tlbench.data.synthetic import JPEG_SIZE, Synthetic
-from tlbench.errors import TrialError
+from tlbench.data.loader import Batch, Batches, Feed, Samples, make_loader
+from tlbench.data.synthetic import JPEG_SIZE, Synthetic, SyntheticClips
+from tlbench.errors import TrialError, UnreadableSampleError
 from tlbench.rank import Rank
 from tlbench.suites.model_spec import VideoSpec
 from tlbench.suites.names import parse_model
@@ -33,31 +33,55 @@ class Grey:
     def __len__(self) -> int:
         return self._count
 
-    def read(self, index: int) -> tuple[list[Image.Image], int]:
+    def name(self, index: int) -> str:
+        return f"grey {index}"
+
+    def read(self, index: int) -> tuple[list[Image.Image], Label]:
         shade = Image.new("RGB", (10, 8), (index, index, index))
         return [shade] * self._num_frames, index
 
 
 class Slow(Grey):
-    def read(self, index: int) -> tuple[list[Image.Image], int]:
+    def read(self, index: int) -> tuple[list[Image.Image], Label]:
         time.sleep(0.01)
         return super().read(index)
 
 
 class Stuck(Grey):
-    def read(self, index: int) -> tuple[list[Image.Image], int]:
+    def read(self, index: int) -> tuple[list[Image.Image], Label]:
         time.sleep(3600)
         return super().read(index)
 
 
 class Deadly(Grey):
-    def read(self, index: int) -> tuple[list[Image.Image], int]:
+    def read(self, index: int) -> tuple[list[Image.Image], Label]:
         os._exit(3)
 
 
 class Broken(Grey):
-    def read(self, index: int) -> tuple[list[Image.Image], int]:
+    def read(self, index: int) -> tuple[list[Image.Image], Label]:
         raise ValueError(f"sample {index} cannot be decoded")
+
+
+class Gaps(Grey):
+    """Some of the pictures are missing."""
+
+    def __init__(self, missing: frozenset[int], count: int = 12) -> None:
+        super().__init__(count)
+        self._missing = missing
+
+    def read(self, index: int) -> tuple[list[Image.Image], Label]:
+        if index in self._missing:
+            raise UnreadableSampleError("there is no such file")
+        return super().read(index)
+
+
+class Several(Grey):
+    """The sample n has the classes n and n + 1; the first has none."""
+
+    def read(self, index: int) -> tuple[list[Image.Image], Label]:
+        frames, _ = super().read(index)
+        return frames, (index, index + 1) if index else ()
 
 
 def make_case(**changes: Any) -> Case:
@@ -72,7 +96,7 @@ def make_case(**changes: Any) -> Case:
 
 def make_batches(
     stored: Stored, workers: int = 0, rank: Rank | None = None, seed: int = 0
-) -> Batches:
+) -> Batches[Batch]:
     case = make_case(input={"kind": "loader", "workers": workers})
     return Batches(make_loader(case, stored, rank or make_rank(), seed))
 
@@ -81,7 +105,7 @@ def make_rank(rank: int = 0, world_size: int = 1) -> Rank:
     return Rank(rank, world_size, rank, world_size, "127.0.0.1", 0, "cpu", 1)
 
 
-def labels(batches: Batches, count: int) -> list[int]:
+def labels(batches: Batches[Batch], count: int) -> list[int]:
     with batches:
         return [label for _ in range(count) for label in batches.take()[1].tolist()]
 
@@ -118,7 +142,7 @@ def test_the_workers_end_with_the_block() -> None:
 @pytest.mark.parametrize("image_size", [8, 28])
 def test_digits_are_those_of_the_split(image_size: int) -> None:
     model = parse_model(f"ViT-d16h2m32l2/4@{image_size}")
-    samples = Samples(Digits().stored(), make_case(model=model))
+    samples = Samples(Digits().stored("train"), make_case(model=model))
     images, expected = (
         Digits().split("train").batch(torch.tensor([3, 1441]), image_size)
     )
@@ -132,7 +156,7 @@ def test_digits_are_those_of_the_split(image_size: int) -> None:
 
 @pytest.mark.parametrize("mode", ["infer", "train"])
 def test_an_image_has_the_size_and_the_range_of_the_model(mode: str) -> None:
-    image, label = Samples(Synthetic().stored(), make_case(mode=mode))[0]
+    image, label = Samples(Synthetic().stored("train"), make_case(mode=mode))[0]
     assert image.shape == (3, 8, 8)
     assert image.dtype == torch.float32
     assert -1 <= image.min() < image.max() <= 1
@@ -140,7 +164,7 @@ def test_an_image_has_the_size_and_the_range_of_the_model(mode: str) -> None:
 
 
 def test_training_crops_at_random_and_inference_does_not() -> None:
-    stored = Synthetic().stored()
+    stored = Synthetic().stored("train")
     trained, inferred = (
         Samples(stored, make_case(mode=mode)) for mode in ("train", "infer")
     )
@@ -152,13 +176,16 @@ def test_the_frames_of_a_clip_are_cropped_alike() -> None:
     model = parse_model("ViViT-d16h2m32l2/4x2@8")
     assert model.video is not None
     num_frames = model.video.num_frames
-    noise = Synthetic().stored()
+    noise = Synthetic().stored("train")
 
     class Still:
         def __len__(self) -> int:
             return 1
 
-        def read(self, index: int) -> tuple[list[Image.Image], int]:
+        def name(self, index: int) -> str:
+            return noise.name(index)
+
+        def read(self, index: int) -> tuple[list[Image.Image], Label]:
             frames, label = noise.read(index)
             return frames * num_frames, label
 
@@ -167,8 +194,23 @@ def test_the_frames_of_a_clip_are_cropped_alike() -> None:
     assert torch.equal(clip[:, :1].expand_as(clip), clip)
 
 
+def test_the_next_sample_stands_in_for_one_that_cannot_be_read() -> None:
+    case = make_case(view={"max_unreadable": 0.5}, mode="evaluate", data="digits")
+    gaps = Gaps(frozenset({3, 4, 11}))
+    samples = Samples(gaps, case.model_copy(update={"mode": "infer"}))
+    labels = [int(samples[index][1]) for index in (2, 3, 4, 5, 11)]
+    assert labels == [2, 5, 5, 5, 0]
+
+
+def test_a_sample_of_several_classes_has_a_one_for_each() -> None:
+    samples = Samples(Several(), make_case())
+    assert samples[0][1].nonzero().flatten().tolist() == []
+    assert samples[7][1].nonzero().flatten().tolist() == [7, 8]
+    assert samples[7][1].shape == (1000,)
+
+
 def test_clips_are_stored_frame_by_frame() -> None:
-    stored = load_dataset("synthetic", VideoSpec(num_frames=3)).stored()
+    stored = SyntheticClips(VideoSpec(num_frames=3)).stored("train")
     frames, label = stored.read(0)
     assert [frame.size for frame in frames] == [(340, 256)] * 3
     assert len({frame.tobytes() for frame in frames}) == 3
@@ -176,7 +218,7 @@ def test_clips_are_stored_frame_by_frame() -> None:
 
 
 def test_the_stored_noise_is_as_large_as_photographs() -> None:
-    (image,), _ = Synthetic().stored().read(0)
+    (image,), _ = Synthetic().stored("train").read(0)
     assert image.size == JPEG_SIZE
     file = synthetic.jpeg_noise(np.random.default_rng(1), JPEG_SIZE)
     assert len(file) == pytest.approx(110_000, rel=0.05)
@@ -194,7 +236,7 @@ def test_a_feed_gives_batches_of_the_precision_and_times_its_waits() -> None:
 
 
 def test_a_worker_that_dies_is_told() -> None:
-    message = r"the loader \(input.workers=1\) failed: DataLoader worker .* exited"
+    message = r"the loader \(workers: 1\) failed: DataLoader worker .* exited"
     with (
         pytest.raises(TrialError, match=message),
         make_batches(Deadly(), workers=1) as batches,
@@ -203,7 +245,7 @@ def test_a_worker_that_dies_is_told() -> None:
 
 
 def test_an_error_in_a_worker_is_told() -> None:
-    message = r"the loader \(input.workers=1\) failed: ValueError: sample \d+ cannot be"
+    message = r"the loader \(workers: 1\) failed: ValueError: sample \d+ cannot be"
     with (
         pytest.raises(TrialError, match=message),
         make_batches(Broken(), workers=1) as batches,
@@ -222,7 +264,7 @@ def test_without_workers_an_error_keeps_its_kind() -> None:
 @pytest.mark.slow
 def test_a_loader_that_hangs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader_module, "TIMEOUT_S", 1)
-    message = r"the loader \(input.workers=1\) failed: DataLoader timed out after 1 sec"
+    message = r"the loader \(workers: 1\) failed: DataLoader timed out after 1 sec"
     with (
         pytest.raises(TrialError, match=message),
         make_batches(Stuck(), workers=1) as batches,

@@ -30,7 +30,8 @@ from tlbench.models.memory import (
 from tlbench.models.vit import attention_kernel, build_model
 from tlbench.suites.model_spec import BuilderSpec, ModelSpec
 from tlbench.suites.names import parse_model
-from tlbench.suites.spec import Attention, Case, Mode, Optimizer, Parallelism
+from tlbench.suites.spec import Attention, Case, Mode, Parallelism
+from tlbench.suites.training import Optimizer
 
 TINY = ModelSpec(
     patch_size=4, image_size=32, embed_dim=32, depth=3, num_heads=2, mlp_dim=80

@@ -17,6 +17,7 @@ from tlbench.models.opponents import (
     match,
     merge,
     merge_tokens,
+    pool_by_fixed_maps,
 )
 from tlbench.models.vit import build_model
 from tlbench.suites.model_spec import ModelSpec, VideoSpec
@@ -297,6 +298,20 @@ def test_strides_keep_rows_and_columns_and_the_corner_at_least(
     assert len(expected) == kept
 
 
+def test_fixed_maps_are_the_same_weighted_means_of_every_input() -> None:
+    model: Any = pool_by_fixed_maps(build(global_pool="token"), tokens=3, place=1)
+    pool, x = model.blocks.drop, torch.randn(2, 1 + 2 * 36, 4, dtype=torch.float64)
+    nn.init.normal_(pool.logits)
+    powers = np.exp(pool.logits.detach().double().numpy())
+    maps = powers / powers.sum(axis=1, keepdims=True)
+    found = pool.double()(x).detach().numpy()
+    np.testing.assert_array_equal(found[:, 0], x[:, 0])  # the class token
+    for step in range(2):
+        positions = x[:, 1 + 36 * step :][:, :36].numpy()
+        pooled = found[:, 1 + 3 * step :][:, :3]
+        np.testing.assert_allclose(pooled, np.einsum("sn,bnd->bsd", maps, positions))
+
+
 @pytest.mark.parametrize("pool", ["avg", "token"])
 def test_dropping_nothing_is_the_plain_model_to_the_bit(pool: str) -> None:
     plain = build(global_pool=pool)(images())
@@ -344,6 +359,7 @@ OPPONENTS = {
     "tome": lambda model: merge_tokens(model, r=4),
     "random": lambda model: drop_random_tokens(model, keep=9, place=1),
     "stride": lambda model: drop_tokens_between_strides(model, step=2, place=1),
+    "fixed": lambda model: pool_by_fixed_maps(model, tokens=5, place=1),
 }
 
 
@@ -360,7 +376,7 @@ def test_gradients_reach_every_weight(name: str, has_checkpoints: bool) -> None:
         assert parameter.grad.abs().sum() > 0, path
 
 
-@pytest.mark.parametrize("name", ["tome", "random", "stride"])
+@pytest.mark.parametrize("name", ["tome", "random", "stride", "fixed"])
 def test_checkpointing_changes_no_gradient(name: str) -> None:
     gradients = []
     for has_checkpoints in (False, True):
@@ -399,6 +415,7 @@ def test_opponents_read_clips(name: str) -> None:
         "tome": [72, 68, 64, 60],
         "random": [72, 9, 9, 9],
         "stride": [72, 18, 18, 18],  # 3 x 3 in each of two time steps
+        "fixed": [72, 10, 10, 10],
     }
     assert tokens_of_blocks(model, clips) == expected[name]
 
