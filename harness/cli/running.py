@@ -266,8 +266,6 @@ def execute(
     from tlbench.console import follow, make_console
     from tlbench.runner import run_trials
 
-    # A polite `kill` ends a run as Ctrl-C does: what is finished stays.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
         Cluster(address) as cluster,
         closing(
@@ -283,6 +281,9 @@ def execute(
             )
         ) as progress,
     ):
+        # A polite `kill` ends a run as Ctrl-C does: what is finished stays. Ray has set
+        # a handler of its own meanwhile, which would end this process on the spot.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         return follow(progress, trials, pace, make_console(stderr=True))
 
 

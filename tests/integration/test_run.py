@@ -311,15 +311,17 @@ def test_the_rest_of_the_run_is_complete_after_a_killed_worker(killed: Ended) ->
 
 
 class Interrupted(NamedTuple):
-    """A run that was ended by Ctrl-C, and what of it still lives."""
+    """A run that was ended from outside, and what of it still lives."""
 
     ended: Ended
     alive: list[psutil.Process]
 
 
-@pytest.fixture(scope="module")
-def interrupted(make_folder: Callable[[], Path]) -> Iterator[Interrupted]:
-    """Ctrl-C in the third trial; the second took longer than it may."""
+@pytest.fixture(scope="module", params=["Ctrl-C", "kill"])
+def interrupted(
+    make_folder: Callable[[], Path], request: pytest.FixtureRequest
+) -> Iterator[Interrupted]:
+    """Ended in the third trial; the second took longer than it may."""
     suite = {
         "models": [MODEL],
         "mode": ["profile", "infer"],
@@ -334,7 +336,10 @@ def interrupted(make_folder: Callable[[], Path]) -> Iterator[Interrupted]:
     slow.wait(TIMEOUT_S)
     run.wait_for_worker(besides=slow.pid)
     descendants = run.descendants()
-    os.killpg(run.process.pid, signal.SIGINT)  # as a terminal does
+    if request.param == "Ctrl-C":
+        os.killpg(run.process.pid, signal.SIGINT)  # as a terminal does
+    else:
+        run.process.terminate()
     ended = run.wait()
     _, alive = psutil.wait_procs(descendants, timeout=10)
     yield Interrupted(ended, alive)
@@ -348,7 +353,7 @@ def test_a_trial_over_its_time_is_a_timeout(interrupted: Interrupted) -> None:
     assert 15 <= trial.wall_time_s < 60
 
 
-def test_ctrl_c_keeps_what_is_finished(interrupted: Interrupted) -> None:
+def test_a_run_that_is_ended_keeps_what_is_finished(interrupted: Interrupted) -> None:
     ended = interrupted.ended
     assert ended.code == 130, ended.err
     assert [trial.status for trial in ended.trials] == ["ok", "timeout"]
@@ -356,7 +361,8 @@ def test_ctrl_c_keeps_what_is_finished(interrupted: Interrupted) -> None:
     assert ended.record.ended_at is not None
     assert ended.err.splitlines()[-1] == "interrupted: 2 of 4 trials are kept"
     assert "Traceback" not in ended.err
+    assert "SIGTERM" not in ended.err
 
 
-def test_ctrl_c_leaves_no_process_behind(interrupted: Interrupted) -> None:
+def test_a_run_that_is_ended_leaves_no_process_behind(interrupted: Interrupted) -> None:
     assert [process.name() for process in interrupted.alive] == []
