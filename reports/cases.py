@@ -130,6 +130,12 @@ class CaseTrials:
         measured = {trial.repeat: trial.metrics.get(metric) for trial in self.finished}
         return {block: v for block, v in measured.items() if v is not None}
 
+    @property
+    def accuracies(self) -> dict[int, float]:
+        """What says how good the model is, in each block; empty where nothing does."""
+        metric = self.case.accuracy_metric
+        return {} if metric is None else self.values(metric)
+
     def all_but(self, *names: str) -> tuple[Hashable, ...]:
         """What this has in common with a case that may differ in these settings alone.
 
@@ -256,8 +262,8 @@ def settings(case: Case) -> dict[str, Any]:
 
 def circumstances(case: Case) -> dict[str, Any]:
     """The settings as they are told: what the model starts from is one of them."""
-    others = {n: v for n, v in settings(case).items() if not _is_of_checkpoint(n)}
-    return others | {CHECKPOINT: case.checkpoint and Weights.of(case.checkpoint)}
+    others = case.model_dump(mode="json", exclude={"model", CHECKPOINT})
+    return dict(flatten(others)) | {CHECKPOINT: weights_of(case)}
 
 
 def all_but_model(case: Case) -> tuple[Hashable, ...]:
@@ -271,10 +277,6 @@ def all_but_model(case: Case) -> tuple[Hashable, ...]:
     return tuple(told.values())
 
 
-def _is_of_checkpoint(name: str) -> bool:
-    return name.partition(".")[0] == CHECKPOINT
-
-
 @dataclass(frozen=True)
 class Weights:
     """What a model starts from; of one digest, the same wherever the file lies."""
@@ -284,18 +286,22 @@ class Weights:
     tubelets: str
     words: str = field(compare=False)
 
-    @classmethod
-    def of(cls, checkpoint: Checkpoint) -> "Weights":
-        path, digest = checkpoint.path, checkpoint.sha256
-        words = path
-        if digest is not None:
-            words = f"{PurePath(path).name} with SHA-256 {digest[:SHOWN_DIGEST]}"
-        if checkpoint.tubelets != Checkpoint.model_fields["tubelets"].default:
-            words += f" by {checkpoint.tubelets}"
-        return cls(digest or path, checkpoint.tubelets, words)
-
     def __str__(self) -> str:
         return self.words
+
+
+def weights_of(case: Case) -> Weights | None:
+    """What the model of a case starts from; None: random weights."""
+    checkpoint = case.checkpoint
+    if checkpoint is None:
+        return None
+    path, digest = checkpoint.path, checkpoint.sha256
+    words = path
+    if digest is not None:
+        words = f"{PurePath(path).name} with SHA-256 {digest[:SHOWN_DIGEST]}"
+    if checkpoint.tubelets != Checkpoint.model_fields["tubelets"].default:
+        words += f" by {checkpoint.tubelets}"
+    return Weights(digest or path, checkpoint.tubelets, words)
 
 
 def describe_setting(name: str, value: object) -> str:

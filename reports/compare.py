@@ -13,6 +13,7 @@ from tlbench.reports.cases import (
     CaseTrials,
     all_but_model,
     circumstances,
+    weights_of,
 )
 from tlbench.reports.quantities import DIRECTIONS
 from tlbench.statistics import (
@@ -173,7 +174,7 @@ def _pairs(
     for place, (run_id, case) in enumerate(zip(run_ids, cases, strict=True)):
         first_model.setdefault(run_id, case.model)
         groups[alike[place]].append(place)
-    weights = [circumstances(case)[CHECKPOINT] for case in cases]
+    weights = list(map(weights_of, cases))
     found = []
     for place, (run_id, case) in enumerate(zip(run_ids, cases, strict=True)):
         group = [p for p in groups[alike[place]] if p != place]

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from tlbench.reports.cases import CaseTrials, all_but_model
 from tlbench.reports.cells import Cell, Row, Table, metric_cell, missing, word
-from tlbench.reports.compare import ACCURACY_MODES, THROUGHPUT
+from tlbench.reports.compare import THROUGHPUT
 from tlbench.reports.drawing import (
     MUTED,
     Chart,
@@ -184,11 +184,7 @@ def _speeds(
 
 
 def _trained(cases: Sequence[CaseTrials]) -> list[CaseTrials]:
-    return [
-        case
-        for case in cases
-        if case.mode in ACCURACY_MODES and case.values(_measure(case))
-    ]
+    return [case for case in cases if case.accuracies]
 
 
 def _measure(case: CaseTrials) -> str:

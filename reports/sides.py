@@ -10,7 +10,13 @@ from statistics import median
 from tlbench.db.query import MachineRecord, TrialRecord
 from tlbench.db.settings import flatten
 from tlbench.machine import Machine
-from tlbench.reports.cases import CHECKPOINT, CaseTrials, Weights, circumstances
+from tlbench.reports.cases import (
+    CHECKPOINT,
+    CaseTrials,
+    Weights,
+    circumstances,
+    weights_of,
+)
 from tlbench.reports.quantities import LARGEST_BATCH
 from tlbench.suites.spec import Case
 
@@ -144,8 +150,7 @@ class Side:
 
     @property
     def _weights(self) -> Weights | None:
-        checkpoint = self.case.checkpoint
-        return None if checkpoint is None else Weights.of(checkpoint)
+        return weights_of(self.case)
 
     def _of_machine(self, names: Iterable[str]) -> dict[str, object]:
         if self.machine is None:

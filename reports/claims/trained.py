@@ -185,7 +185,7 @@ def _by_place(material: Material) -> Iterator[list[CaseTrials]]:
         alike: dict[Hashable, list[CaseTrials]] = defaultdict(list)
         for case in group:
             learner = case.case.model.token_learner
-            if learner is not None and _has_accuracy(case):
+            if learner is not None and case.accuracies:
                 if relative_place(case.case.model) is None:
                     continue
                 same = learner.model_copy(update={"place": 0})
@@ -193,11 +193,6 @@ def _by_place(material: Material) -> Iterator[list[CaseTrials]]:
         for cases in alike.values():
             if len(cases) > 1:
                 yield sorted(cases, key=lambda c: relative_place(c.case.model) or 0)
-
-
-def _has_accuracy(case: CaseTrials) -> bool:
-    metric = case.case.accuracy_metric
-    return metric is not None and bool(case.values(metric))
 
 
 def better_trade(claim: Claim, material: Material) -> Part:
@@ -215,7 +210,7 @@ def better_trade(claim: Claim, material: Material) -> Part:
         case
         for group in material.trained_alike(video=False)
         for case in group
-        if is_plain(case.case.model) and _has_accuracy(case)
+        if is_plain(case.case.model) and case.accuracies
     ]
     numbers = [_trade(comparison, plain) for comparison in chosen]
     agreed = "at 1/2 and 3/4, nothing is lost beside a plain model of more compute"
@@ -360,11 +355,11 @@ def _against_unlearned(
         for group in material.trained_alike(video=video)
         for unlearned in group
         for reduction in [_unlearned_reduction(unlearned.case.model)]
-        if reduction is not None and _has_accuracy(unlearned)
+        if reduction is not None and unlearned.accuracies
         for learned in group
         if _learned_reduction(learned.case.model) == reduction
         if learned.case.model.plain == unlearned.case.model.plain
-        if _has_accuracy(learned)
+        if learned.accuracies
     ]
 
 

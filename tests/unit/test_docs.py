@@ -414,3 +414,14 @@ def test_gallery_says_what_its_databases_hold() -> None:
     page = (ROOT / "docs/gallery/README.md").read_text()
     for table in gallery_table.tables():
         assert table in page
+
+
+def test_the_readme_says_what_the_gallery_found() -> None:
+    page = " ".join((ROOT / "README.md").read_text().split())
+    _, accuracy = gallery_table.tables()
+    lines = [line for line in accuracy.splitlines() if "| fashion-mnist |" in line]
+    cells = [line.strip("| ").split(" | ") for line in lines]
+    reached = [f"{row[3]} %" for row in cells]
+    seconds = [row[-1] for row in cells]
+    assert f"reach {', '.join(reached[:-1])} and {reached[-1]} top-1" in page
+    assert f"in {', '.join(seconds[:-1])} and {seconds[-1]} seconds of training" in page
