@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from statistics import median
 from typing import Literal
 
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from tlbench.db import migrations, models, query
 from tlbench.db.connection import Location
+from tlbench.db.resume import LEASE_S
 from tlbench.db.store import machine_hash, schema_revision
 from tlbench.errors import StoreError
 from tlbench.result import WHOLE_JOB
@@ -177,24 +178,25 @@ def _step_times(session: Session) -> Iterator[Check]:
 
 
 def _runs(session: Session) -> Iterator[Check]:
-    """Runs whose driver must be gone: a trial ends by its time limit at the latest."""
-    row, trial = models.Run, models.Trial
-    started = (
-        select(row.id, row.started_at, row.suite_json, func.max(trial.started_at))
-        .outerjoin(trial, trial.run_id == row.id)
-        .where(row.status == "running")
-        .group_by(row.id)
-    )
-    now = datetime.now(UTC)
-    for run_id, run_started, suite, trial_started in session.execute(started):
-        quiet = now - max(run_started, trial_started or run_started)
-        if quiet > timedelta(seconds=2 * suite.get("trial_timeout_s", 0)):
+    """Runs whose driver must be gone.
+
+    One that says that it is alive does so in less than `LEASE_S`; of others, a trial
+    ends by its time limit at the latest.
+    """
+    trial = models.Trial
+    last = select(trial.run_id, func.max(trial.started_at)).group_by(trial.run_id)
+    begun = dict(session.execute(last).all())
+    for run in (run for run in query.runs(session) if run.status == "running"):
+        heard = max(run.beat_at or run.started_at, begun.get(run.id, run.started_at))
+        silent_s = (datetime.now(UTC) - heard).total_seconds()
+        trial_s = run.suite_json.get("trial_timeout_s", 0)
+        if run.is_abandoned or silent_s > (LEASE_S if run.beat_at else 2 * trial_s):
             yield Check(
                 "runs",
                 "notice",
-                f"run {run_id} is marked running, but no trial of it has begun for"
-                f" {format_duration(quiet.total_seconds())}: its driver was killed;"
-                " what it stored is whole",
+                f"run {run.id} is marked running, but nothing was heard of it for"
+                f" {format_duration(silent_s)}: its driver was killed; what it stored"
+                f" is whole, and `tlbench run --resume {run.id}` goes on with it",
             )
 
 
@@ -202,6 +204,7 @@ def _counts(session: Session) -> Iterator[Check]:
     tables = {
         "runs": models.Run,
         "trials": models.Trial,
+        "attempts": models.Attempt,
         "cases": models.ExperimentCase,
         "machines": models.Machine,
         "metrics": models.Metric,

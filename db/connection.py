@@ -11,9 +11,9 @@ from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
-from tlbench.errors import StoreError
+from tlbench.errors import StoreAwayError, StoreError
 
 Value = TypeVar("Value")
 
@@ -36,6 +36,17 @@ SQLITE_CAUSES = {
     sqlite3.SQLITE_IOERR: "reading or writing the disk failed",
 }
 """By SQLite's primary result code; https://www.sqlite.org/rescode.html."""
+
+SQLITE_PASSING = frozenset(
+    {
+        *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL),
+        *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN),
+    }
+)
+"""Of these, what others or a person may put right while a run waits."""
+POSTGRESQL_PASSING = ("08", "40", "53", "57P")
+"""How the SQLSTATE of the same begins: no connection, rolled back for others' sake, out
+of a resource, shut down; https://www.postgresql.org/docs/current/errcodes-appendix.html."""
 
 POSTGRESQL = "postgresql+psycopg"
 
@@ -117,6 +128,8 @@ class Location:
                     " names another"
                 )
             return
+        if not path.is_file():  # to open a pipe would wait for its writer
+            raise StoreError(f"{self} is a pipe or a device; a database is a file")
         start = _start_of(path)
         if not start and mode != "create":
             raise self.empty()
@@ -152,7 +165,8 @@ class Location:
         try:
             yield
         except DBAPIError as error:
-            raise StoreError(f"{self}: {_cause(error.orig)}") from error
+            kind = StoreAwayError if _may_pass(error) else StoreError
+            raise kind(f"{self}: {_cause(error.orig)}") from error
         except UnicodeDecodeError as error:  # SQLite quotes a damaged schema
             cause = SQLITE_CAUSES[sqlite3.SQLITE_CORRUPT]
             raise StoreError(f"{self}: {cause}") from error
@@ -185,8 +199,21 @@ def _shown(url: URL) -> str:
     return url.set(query={}).render_as_string(hide_password=True)
 
 
+def _may_pass(error: DBAPIError) -> bool:
+    """Whether the same may go well a little later."""
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    if code is not None:
+        return code & 0xFF in SQLITE_PASSING
+    state = getattr(error.orig, "sqlstate", None)
+    if state is None:  # no server has answered
+        return isinstance(error, OperationalError) or error.connection_invalidated
+    return str(state).startswith(POSTGRESQL_PASSING)
+
+
 def _cause(error: BaseException | None) -> str:
     code = getattr(error, "sqlite_errorcode", None)  # the low byte is the primary one
+    if code is None and isinstance(error, sqlite3.OperationalError):
+        code = sqlite3.SQLITE_CORRUPT  # Python's driver found a text that is no UTF-8
     if code is not None and code & 0xFF in SQLITE_CAUSES:
         return SQLITE_CAUSES[code & 0xFF]
     return str(error).partition("\n")[0]
@@ -223,7 +250,7 @@ def read_json(text: str) -> Any:
     """Read a stored value; one that is no JSON any more is told as damage."""
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise damaged_value(text) from error
 
 

@@ -22,7 +22,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from tlbench.db import models
 from tlbench.db.conditions import Condition
-from tlbench.db.connection import is_database
+from tlbench.db.connection import damaged_value, is_database
 from tlbench.db.fields import NO_MACHINE, RUN_NAMES, TRIAL_COLUMNS
 from tlbench.db.query import parts
 from tlbench.db.search import Key, Search
@@ -42,7 +42,9 @@ Columns = Mapping[str, Sequence[Any]]
 _MOMENT = pa.timestamp("us", tz="UTC")
 _TYPES = {
     **dict.fromkeys(("trial", "run", "machine_id", "repeat", "position"), pa.int64()),
-    **dict.fromkeys(("seed", "planned", "rank", "index", "cpu_cores"), pa.int64()),
+    **dict.fromkeys(
+        ("seed", "attempts", "planned", "rank", "index", "cpu_cores"), pa.int64()
+    ),
     **dict.fromkeys(("memory_bytes", "gpu_memory_bytes", "gpu_count"), pa.int64()),
     **dict.fromkeys(("started_at", "ended_at"), _MOMENT),
     **dict.fromkeys(("wall_time_s", "value"), pa.float64()),
@@ -216,12 +218,26 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     if pa.types.is_string(kind):
         values = [_text(value) for value in values]
     elif pa.types.is_floating(kind):
-        values = [None if value is None else float(value) for value in values]
-    return pa.array(values, kind)
+        values = [None if value is None else _number(value) for value in values]
+    try:
+        return pa.array(values, kind)
+    except pa.ArrowInvalid as error:
+        raise damaged_value(error) from error
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise damaged_value(value) from error
 
 
 def _text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value)
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        raise damaged_value(value)
+    return json.dumps(value)
 
 
 def _of_text_and_numbers(schema: pa.Schema) -> pa.Schema:

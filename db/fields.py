@@ -41,6 +41,7 @@ TRIAL_NUMBERS: dict[str, InstrumentedAttribute[Any]] = {
     "position": models.Trial.position,
     "seed": models.Trial.seed,
     "wall_time_s": models.Trial.wall_time_s,
+    "attempts": models.Trial.attempts,
 }
 TRIAL_COLUMNS = {
     **TRIAL_NUMBERS,

@@ -179,6 +179,8 @@ def _add_trial(
         "notes": dict(trial.notes),
         "validity": None,
         "doubts": [],
+        "attempts": 1,
+        "nodes": [],
     }
     trial_id = insert_row(session, models.Trial, row)
     for table, items in (

@@ -7,9 +7,18 @@ calibration by its machine, name and moment.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-from sqlalchemy import LargeBinary, Table, TableClause, column, insert, select, update
+from sqlalchemy import (
+    LargeBinary,
+    Table,
+    TableClause,
+    column,
+    delete,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from tlbench.db import models, query
@@ -29,7 +38,7 @@ _SERIES = TableClause(
     column("values", LargeBinary()),
 )
 """With the arrays as bytes, as they are stored: NaN as a number equals nothing."""
-_CHANGING = ("planned", "status", "ended_by", "ended_at")
+_CHANGING = ("planned", "status", "ended_by", "ended_at", "driver", "beat_at")
 """Columns of a run that its driver writes more than once."""
 
 
@@ -131,19 +140,22 @@ def _check(
         if run[name] != found[name]:
             raise StoreError(f"{where} differ in their {name}; nothing was merged")
     ours, theirs = _slots(reading, run["id"]), _slots(known, found["id"])
-    common = sorted(ours.keys() & theirs.keys())
+    common = sorted(
+        p for p in ours.keys() & theirs.keys() if ours[p].attempts == theirs[p].attempts
+    )
     for positions in query.parts(common, BATCH):
         pairs = zip(
             positions,
-            _contents(reading, [ours[p] for p in positions]),
-            _contents(known, [theirs[p] for p in positions]),
+            _contents(reading, [ours[p].trial_id for p in positions]),
+            _contents(known, [theirs[p].trial_id for p in positions]),
             strict=True,
         )
         for position, one, other in pairs:
             if names := one.differences(other):
                 raise StoreError(
-                    f"{where} their trials at position {position}, {ours[position]} and"
-                    f" {theirs[position]}, differ in: {', '.join(names)}; nothing was"
+                    f"{where} their trials at position {position},"
+                    f" {ours[position].trial_id} and {theirs[position].trial_id},"
+                    f" differ in: {', '.join(names)}; nothing was"
                     " merged"
                 )
 
@@ -154,11 +166,20 @@ def _known_run(session: Session, uid: str) -> Row | None:
     return dict(row) if row else None
 
 
-def _slots(session: Session, run_id: int) -> dict[int, int]:
-    """The id of the trial at each position of a run."""
+class _Slot(NamedTuple):
+    """A position of a run that is taken."""
+
+    trial_id: int
+    attempts: int
+
+
+def _slots(session: Session, run_id: int) -> dict[int, _Slot]:
+    """The trial at each position of a run."""
     trial = models.Trial
-    statement = select(trial.position, trial.id).where(trial.run_id == run_id)
-    return {row.position: row.id for row in session.execute(statement)}
+    statement = select(trial.position, trial.id, trial.attempts).filter_by(
+        run_id=run_id
+    )
+    return {row.position: _Slot(*row[1:]) for row in session.execute(statement)}
 
 
 # ---------------------------------------------------------------- reading
@@ -249,6 +270,7 @@ def _copy_run(reading: Session, target: ResultStore, run: Row) -> _Copied:
             run_id = known["id"]
             _update(writing, known, run)
         _copy_tags(reading, writing, run["id"], run_id)
+        _copy_attempts(reading, writing, run["id"], run_id)
         trials = _copy_trials(reading, writing, run["id"], run_id)
     return _Copied(run_id, known is None, trials)
 
@@ -295,14 +317,35 @@ def _copy_tags(reading: Session, writing: Session, source_id: int, run_id: int) 
     insert_rows(writing, tag, rows)
 
 
+def _copy_attempts(
+    reading: Session, writing: Session, source_id: int, run_id: int
+) -> None:
+    table = _table(models.Attempt)
+
+    def attempts(session: Session, of: int) -> dict[tuple[int, int], Row]:
+        rows = session.execute(select(table).where(table.c.run_id == of)).mappings()
+        return {(row["position"], row["number"]): _without_ids(row) for row in rows}
+
+    known = attempts(writing, run_id)
+    new = [row for key, row in attempts(reading, source_id).items() if key not in known]
+    insert_rows(writing, models.Attempt, [{"run_id": run_id, **row} for row in new])
+
+
 def _copy_trials(
     reading: Session, writing: Session, source_id: int, run_id: int
 ) -> int:
-    """Copy those that the target does not have; returns how many."""
+    """Copy those that the target does not have; returns how many.
+
+    Of one that was run again since it was copied, the last execution is the trial.
+    """
     ours, theirs = _slots(reading, source_id), _slots(writing, run_id)
-    missing = sorted(ours.keys() - theirs.keys())
+    nothing = _Slot(0, 0)
+    missing = [p for p in sorted(ours) if ours[p].attempts > theirs.get(p, nothing)[1]]
     for positions in query.parts(missing, BATCH):
-        _store(writing, run_id, _contents(reading, [ours[p] for p in positions]))
+        older = [theirs[p].trial_id for p in positions if p in theirs]
+        writing.execute(delete(models.Trial).where(models.Trial.id.in_(older)))
+        contents = _contents(reading, [ours[p].trial_id for p in positions])
+        _store(writing, run_id, contents)
     return len(missing)
 
 

@@ -1,6 +1,7 @@
 """The tables: one class each, typed, with the reason for what is not obvious.
 
     run_tag >── run ──< trial ──< metric, series, artifact
+                  run ──< attempt
                         trial >── experiment_case, machine ──< calibration
 
 A change here needs a revision in `tlbench.db.migrations`; a test compares the two.
@@ -103,14 +104,74 @@ class Float64Array(TypeDecorator[tuple[float, ...]]):
         return _checked(super().result_processor(dialect, coltype))
 
 
-class OutsideText(TypeDecorator[str]):
+class Number(TypeDecorator[float]):
+    """A float64; SQLite would give back whatever stands in a damaged file."""
+
+    impl = Double
+    cache_ok = True
+
+    def process_result_value(
+        self, value: float | None, dialect: Dialect
+    ) -> float | None:
+        if value is None or isinstance(value, float | int):
+            return value
+        raise damaged_value(value)
+
+
+class JsonObject(TypeDecorator[dict[str, Any]]):
+    """A mapping as JSON; what is another value is told as damage."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_result_value(
+        self, value: dict[str, Any] | None, dialect: Dialect
+    ) -> dict[str, Any] | None:
+        if value is None or isinstance(value, dict):
+            return value
+        raise damaged_value(value)
+
+
+class PlainText(TypeDecorator[str]):
+    """A text; SQLite would give back whatever stands in a damaged file."""
+
+    impl: type[String] = Text
+    cache_ok = True
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None or isinstance(value, str):
+            return value
+        raise damaged_value(value)
+
+
+class ShortText(PlainText):
+    """The same, of a length that a server keeps to."""
+
+    impl = String
+    cache_ok = True
+
+
+class Content(TypeDecorator[bytes]):
+    """The bytes of a file; SQLite would give back whatever stands in a damaged one."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_result_value(
+        self, value: bytes | None, dialect: Dialect
+    ) -> bytes | None:
+        if value is None or isinstance(value, bytes):
+            return value
+        raise damaged_value(value)
+
+
+class OutsideText(PlainText):
     """Text from outside, such as a traceback or a path, which may hold anything.
 
     What UTF-8 cannot carry (lone surrogates) or PostgreSQL does not take (NUL) is
     written as an escape: a trial must not get lost over a character of its message.
     """
 
-    impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
@@ -132,14 +193,15 @@ class Base(DeclarativeBase):
         }
     )
     type_annotation_map = {  # noqa: RUF012  # SQLAlchemy reads it as it stands
-        str: Text(),
-        float: Double(),
+        str: PlainText(),
+        float: Number(),
         datetime: UtcDateTime(),
-        bytes: LargeBinary(),
-        dict[str, Any]: JSON(),
+        bytes: Content(),
+        dict[str, Any]: JsonObject(),
         dict[str, str]: JSON(),
         dict[str, str | None]: JSON(),
         list[str]: JSON(),
+        list[list[int]]: JSON(none_as_null=True),
         tuple[float, ...]: Float64Array(),
     }
 
@@ -150,7 +212,7 @@ class Run(Base):
     __tablename__ = "run"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    uid: Mapped[str] = mapped_column(String(32), unique=True)
+    uid: Mapped[str] = mapped_column(ShortText(32), unique=True)
     """The same in every database that the run is copied to, as its id is not."""
     origin: Mapped[str | None] = mapped_column(index=True)
     """The foreign tool whose results were imported; None: tlbench measured them."""
@@ -160,7 +222,7 @@ class Run(Base):
     source: Mapped[str] = mapped_column(OutsideText)
     """File or built-in name that the suite was read from."""
     command: Mapped[str] = mapped_column(OutsideText)
-    status: Mapped[RunStatus] = mapped_column(String(16))
+    status: Mapped[RunStatus] = mapped_column(ShortText(16))
     ended_by: Mapped[str | None]
     """What ended a run on a budget; None: its plan did, or `status` says it all."""
     planned: Mapped[int]
@@ -171,6 +233,13 @@ class Run(Base):
     """Of tlbench, on the driver; of the foreign tool, where it says."""
     note: Mapped[str] = mapped_column(OutsideText)
     """What people have to say about it; empty: nothing."""
+    plan: Mapped[list[list[int]] | None] = mapped_column(deferred=True)
+    """Of each trial, in the order of their positions, which of the suite's cases it is,
+    its repeat, and its seed; None: the plan is open, or was not kept."""
+    driver: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """The fields of `tlbench.driver.Driver`; only it may write; None: nobody knows."""
+    beat_at: Mapped[datetime | None]
+    """When the driver was last heard of."""
 
     tags: Mapped[list["RunTag"]] = relationship(lazy="raise", order_by="RunTag.tag")
 
@@ -193,7 +262,7 @@ class Machine(Base):
     __table_args__ = (Index(None, "gpu_name"), Index(None, "cpu_model"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    content_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    content_hash: Mapped[str] = mapped_column(ShortText(64), unique=True)
     """SHA-256 over all the fields below."""
     hostname: Mapped[str]
     os: Mapped[str]
@@ -237,7 +306,7 @@ class ExperimentCase(Base):
     __tablename__ = "experiment_case"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    identity: Mapped[str] = mapped_column(String(64), unique=True)
+    identity: Mapped[str] = mapped_column(ShortText(64), unique=True)
     canonical: Mapped[dict[str, Any]]
     """The JSON that the identity is the hash of; the columns below repeat it."""
     # None, but for the batch size: a foreign tool did not say.
@@ -271,7 +340,7 @@ class Trial(Base):
     position: Mapped[int]
     seed: Mapped[int] = mapped_column(BigInteger, nullable=True)
     """NULL, as the wall time, only where a foreign tool did not say."""
-    status: Mapped[Status] = mapped_column(String(16))
+    status: Mapped[Status] = mapped_column(ShortText(16))
     reason: Mapped[str | None] = mapped_column(OutsideText)
     traceback: Mapped[str | None] = mapped_column(OutsideText)
     started_at: Mapped[datetime] = mapped_column(index=True)
@@ -279,15 +348,42 @@ class Trial(Base):
     command: Mapped[str] = mapped_column(OutsideText)
     """What repeats this one trial."""
     notes: Mapped[dict[str, str]]
-    validity: Mapped[Validity | None] = mapped_column(String(16))
+    validity: Mapped[Validity | None] = mapped_column(ShortText(16))
     """None: not judged, as where the status is not ok."""
     doubts: Mapped[list[str]]
     """Why it is not valid, a sentence each."""
+    attempts: Mapped[int]
+    """How often it was executed, until this came of it."""
+    nodes: Mapped[list[str]]
+    """Where its ranks ran, by the names of the nodes; none: that is not known."""
 
     # Written with the trial; read by the queries, never by walking from row to row.
     metrics: Mapped[list["Metric"]] = relationship(lazy="raise")
     series: Mapped[list["Series"]] = relationship(lazy="raise")
     artifacts: Mapped[list["Artifact"]] = relationship(lazy="raise")
+
+
+class Attempt(Base):
+    """One execution of a trial that came to nothing, and after which it was run again.
+
+    What came of the last one is the trial's own row.
+    """
+
+    __tablename__ = "attempt"
+    __table_args__ = (UniqueConstraint("run_id", "position", "number"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"))
+    position: Mapped[int]
+    """Of the trial in its run."""
+    number: Mapped[int]
+    """From 1."""
+    status: Mapped[Status] = mapped_column(ShortText(16))
+    reason: Mapped[str | None] = mapped_column(OutsideText)
+    traceback: Mapped[str | None] = mapped_column(OutsideText)
+    started_at: Mapped[datetime]
+    wall_time_s: Mapped[float]
+    nodes: Mapped[list[str]]
 
 
 class Metric(Base):

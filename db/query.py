@@ -5,14 +5,17 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, TypeVar, get_type_hints
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, selectinload
 
 from tlbench.db import models
+from tlbench.db.connection import damaged_value
 from tlbench.db.models import RunStatus
+from tlbench.driver import Driver
 from tlbench.errors import StoreError
 from tlbench.machine import Machine
 from tlbench.result import WHOLE_JOB, Artifact, Metric, Status, Validity
@@ -20,6 +23,7 @@ from tlbench.suites.spec import Case, Suite
 
 Value = TypeVar("Value")
 Stored = TypeVar("Stored", Case, Suite)
+Record = TypeVar("Record")
 
 FOREIGN = "foreign"
 """What a case of another tool has, and no `Case`: its tool, and what that told."""
@@ -60,6 +64,31 @@ class RunRecord:
     suite_json: dict[str, Any]
     tags: tuple[str, ...]
     note: str
+    driver: Driver | None = None
+    """Who drives it, or did last; None: that is not known."""
+    beat_at: datetime | None = None
+    """When the driver was last heard of."""
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether it is marked running, and its driver is certainly gone."""
+        if self.status != "running" or self.driver is None:
+            return False
+        return self.driver.is_alive() is False
+
+
+@dataclass(frozen=True)
+class AttemptRecord:
+    """One execution of a trial after which it was run again."""
+
+    position: int
+    number: int
+    status: Status
+    reason: str | None
+    traceback: str | None
+    started_at: datetime
+    wall_time_s: float
+    nodes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -108,11 +137,23 @@ class TrialRecord:
     metrics: dict[str, float | None]
     reasons: dict[str, str]
     """Why a metric is None, for each that is."""
+    attempts: int = 1
+    """How often it was executed, until this came of it."""
+    nodes: tuple[str, ...] = ()
+    """Where its ranks ran; none: that is not known."""
 
 
 def runs(session: Session, limit: int | None = None) -> list[RunRecord]:
     """The newest `limit` runs, or all; newest first."""
-    return _run_records(session, limit=limit)
+    if limit is None:
+        return _run_records(session)
+    newest = (
+        select(models.Run.id)
+        .order_by(models.Run.started_at.desc(), models.Run.id.desc())
+        .limit(limit)
+    )
+    # Found first: so that only their trials are counted.
+    return _run_records(session, models.Run.id.in_(session.scalars(newest).all()))
 
 
 def run(session: Session, run_id: int) -> RunRecord:
@@ -149,7 +190,8 @@ def _run_records(
         .limit(limit)
     )
     return [
-        RunRecord(
+        _record(
+            RunRecord,
             id=row.id,
             uid=row.uid,
             origin=row.origin,
@@ -168,9 +210,60 @@ def _run_records(
             suite_json=row.suite_json,
             tags=tuple(tag.tag for tag in row.tags),
             note=row.note,
+            driver=None if row.driver is None else read_driver(row.driver),
+            beat_at=row.beat_at,
         )
         for row, finished, failed in session.execute(statement)
     ]
+
+
+def _texts(stored: Any) -> tuple[str, ...]:
+    if not isinstance(stored, list):
+        raise damaged_value(stored)
+    return tuple(stored)
+
+
+def read_driver(stored: Any) -> Driver:
+    """The driver whose fields are stored."""
+    names = {field.name for field in fields(Driver)}
+    if not isinstance(stored, dict) or stored.keys() != names:
+        raise damaged_value(stored)
+    return _record(Driver, **stored)
+
+
+def attempts(
+    session: Session, run_id: int, position: int | None = None
+) -> list[AttemptRecord]:
+    """The attempts of a run that came to nothing, or of one of its trials."""
+    row = models.Attempt
+    wanted = [row.run_id == run_id]
+    if position is not None:
+        wanted.append(row.position == position)
+    statement = select(row).where(*wanted).order_by(row.position, row.number)
+    return [_attempt(found) for found in session.scalars(statement)]
+
+
+def _attempt(row: models.Attempt) -> AttemptRecord:
+    values = {field.name: getattr(row, field.name) for field in fields(AttemptRecord)}
+    return _record(AttemptRecord, **values | {"nodes": _texts(row.nodes)})
+
+
+def _record(kind: type[Record], **values: Any) -> Record:
+    """A record of values that are each of their type, as none in a damaged file is."""
+    try:
+        # mypy takes the __hash__ of the instances for that of their class.
+        _types_of(kind).model_validate(values)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise damaged_value(error.errors()[0]["input"]) from error
+    return kind(**values)
+
+
+@cache
+def _types_of(kind: type[Record]) -> type[BaseModel]:
+    """The fields of a record, each to be of its type and of no other."""
+    config = ConfigDict(strict=True, arbitrary_types_allowed=True)
+    types: Any = {name: (hint, ...) for name, hint in get_type_hints(kind).items()}
+    return create_model(kind.__name__, __config__=config, **types)
 
 
 def trials(session: Session, run_ids: Sequence[int]) -> list[TrialRecord]:
@@ -247,15 +340,18 @@ def _job_metrics(
     )
     found = defaultdict(list)
     for trial_id, name, value, reason in session.execute(statement):
-        found[trial_id].append(Metric(name, value, reason))
+        found[trial_id].append(_metric(name, value, reason))
     return found
 
 
 def _case(row: models.ExperimentCase, trial_row: models.Trial) -> Case:
     """The case as its trial had it: the identity's fields and the model's name."""
-    if FOREIGN in row.canonical:
+    canonical = row.canonical or {}
+    if FOREIGN in canonical:
         raise StoreError(f"run {trial_row.run_id} {IS_FOREIGN}")
-    content = {**row.canonical, "model": dict(row.canonical["model"])}
+    if not isinstance(canonical.get("model"), dict):
+        raise damaged_value(row.canonical)
+    content = {**canonical, "model": dict(canonical["model"])}
     if trial_row.given_name is not None:
         content["model"]["name"] = trial_row.given_name
     return read_stored(Case, content, f"the case of trial {trial_row.id}")
@@ -277,7 +373,8 @@ def read_stored(kind: type[Stored], content: Mapping[str, Any], what: str) -> St
 def _trial_record(
     row: models.Trial, case: Case, identity: str, metrics: Sequence[Metric]
 ) -> TrialRecord:
-    return TrialRecord(
+    return _record(
+        TrialRecord,
         id=row.id,
         run_id=row.run_id,
         case=case,
@@ -295,9 +392,11 @@ def _trial_record(
         machine_id=row.machine_id,
         notes=row.notes,
         validity=row.validity,
-        doubts=tuple(row.doubts),
+        doubts=tuple(row.doubts) if isinstance(row.doubts, list) else row.doubts,
         metrics={metric.name: metric.value for metric in metrics},
         reasons={metric.name: metric.reason for metric in metrics if metric.reason},
+        attempts=row.attempts,
+        nodes=_texts(row.nodes),
     )
 
 
@@ -312,9 +411,8 @@ def machines(session: Session, run_ids: Sequence[int]) -> list[MachineRecord]:
 
 
 def machine_of(row: models.Machine) -> Machine:
-    return Machine(
-        **{field.name: getattr(row, field.name) for field in fields(Machine)}
-    )
+    values = {field.name: getattr(row, field.name) for field in fields(Machine)}
+    return _record(Machine, **values)
 
 
 def series(
@@ -343,7 +441,14 @@ def rank_metrics(session: Session, trial_id: int) -> list[Metric]:
         .where(metric.trial_id == trial_id, metric.rank != WHOLE_JOB)
         .order_by(metric.name, metric.rank)
     )
-    return [Metric(*row) for row in session.execute(statement)]
+    return [_metric(*row) for row in session.execute(statement)]
+
+
+def _metric(name: str, value: float | None, reason: str | None, *rank: int) -> Metric:
+    try:
+        return Metric(name, value, reason, *rank)
+    except ValueError as error:  # neither a value nor a reason
+        raise damaged_value(name) from error
 
 
 def artifacts(session: Session, trial_id: int) -> list[Artifact]:

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -29,7 +30,10 @@ from sqlalchemy.orm import Session
 from tlbench.db import migrations, models
 from tlbench.db.connection import Location, Mode, sqlite_statements, writer
 from tlbench.db.filesystem import network_file_system
+from tlbench.db.query import read_driver
+from tlbench.driver import Driver
 from tlbench.errors import StoreError
+from tlbench.events import Finished
 from tlbench.machine import Machine
 from tlbench.result import Metric, TrialResult
 from tlbench.suites.names import model_name
@@ -45,7 +49,13 @@ _Registered = models.ExperimentCase | models.Machine
 
 # Written once: to put a statement together takes longer than to execute it.
 _SLOT = (
-    select(models.Run.id, models.Trial.id)
+    select(
+        models.Run.id,
+        models.Run.driver,
+        models.Trial.id,
+        models.Trial.started_at,
+        models.Trial.wall_time_s,
+    )
     .outerjoin(
         models.Trial,
         (models.Trial.run_id == models.Run.id)
@@ -53,7 +63,7 @@ _SLOT = (
     )
     .where(models.Run.id == bindparam("run"))
 )
-"""A run, and its trial at a position where there is one."""
+"""A run, who drives it, and its trial at a position where there is one."""
 _KEYS: dict[type[_Registered], str] = {
     models.ExperimentCase: "identity",
     models.Machine: "content_hash",
@@ -73,6 +83,8 @@ class ResultStore:
     def __init__(self, location: Location, engine: Engine, *, read_only: bool) -> None:
         self._location, self._engine = location, engine
         self._read_only = read_only
+        self._driver: Driver | None = None
+        """Who drives the runs that are written here; None: nobody else can."""
 
     @classmethod
     def open(
@@ -170,9 +182,26 @@ class ResultStore:
             sqlite_statements(self._engine, "VACUUM")
 
     def begin_run(
-        self, *, suite: Suite, source: str, command: str, planned: int
+        self,
+        *,
+        suite: Suite,
+        source: str,
+        command: str,
+        planned: int,
+        plan: Sequence[Trial] | None = None,
+        driver: Driver | None = None,
     ) -> int:
-        """Store what is asked for, before its first trial; returns the run's id."""
+        """Store what is asked for, before its first trial; returns the run's id.
+
+        Args:
+            suite: What is asked for.
+            source: Where the suite was read from.
+            command: What people have typed.
+            planned: How many trials there will be.
+            plan: These trials, in their order; None: that is open, and the run cannot
+                be resumed.
+            driver: Who alone may write to the run from now on.
+        """
         run = models.Run(
             uid=uuid4().hex,
             suite=suite.name,
@@ -185,11 +214,17 @@ class ResultStore:
             started_at=datetime.now(UTC),
             version=version("tlbench"),
             note="",
+            plan=plan and _compact(suite, plan),
+            driver=driver and asdict(driver),
+            beat_at=driver and datetime.now(UTC),
         )
         with self.transaction() as session:
             session.add(run)
             session.flush()
-            return run.id
+            run_id = run.id
+        if driver is not None:
+            self.drive(driver)
+        return run_id
 
     def add_trial(
         self,
@@ -200,13 +235,19 @@ class ResultStore:
         started_at: datetime,
         wall_time_s: float,
         command: str,
+        attempts: int = 1,
+        nodes: Sequence[str] = (),
     ) -> int:
         """Store one finished trial in one transaction; returns its id.
 
-        A metric that is not a finite number is stored without a value, and says so.
+        A metric that is not a finite number is stored without a value, and says so. A
+        trial that is stored already, for the answer was lost, stays as it is.
         """
         with self.transaction() as session:
-            self._check_slot(session, run_id, trial.position)
+            when = started_at, wall_time_s
+            known = self._check_slot(session, run_id, trial.position, when)
+            if known is not None:
+                return known
             row = {
                 "run_id": run_id,
                 "case_id": case_id(session, trial.case),
@@ -214,12 +255,37 @@ class ResultStore:
                 "started_at": started_at,
                 "wall_time_s": wall_time_s,
                 "command": command,
+                "attempts": attempts,
+                "nodes": list(nodes),
                 **_planned(trial),
                 **_outcome(result),
             }
             trial_id = insert_row(session, models.Trial, row)
             _add_measured(session, trial_id, result)
             return trial_id
+
+    def add_attempt(self, run_id: int, finished: Finished) -> None:
+        """Store an execution of a trial after which it is run again; once or twice."""
+        key = {
+            "run_id": run_id,
+            "position": finished.trial.position,
+            "number": finished.attempt,
+        }
+        known = select(models.Attempt.id).filter_by(**key)
+        with self.transaction() as session:
+            self._driven(session, run_id)
+            if session.scalar(known) is not None:
+                return
+            row = {
+                **key,
+                "status": finished.result.status,
+                "reason": finished.result.reason,
+                "traceback": finished.result.traceback,
+                "started_at": finished.started_at,
+                "wall_time_s": finished.wall_time_s,
+                "nodes": list(finished.nodes),
+            }
+            insert_row(session, models.Attempt, row)
 
     def add_calibration(
         self, machine: Machine, values: Sequence[Metric], measured_at: datetime
@@ -236,7 +302,12 @@ class ResultStore:
     def replan(self, run_id: int, planned: int) -> None:
         """Store how many trials the run has, where that changes while it goes on."""
         with self.transaction() as session:
-            self._run(session, run_id).planned = planned
+            self._driven(session, run_id).planned = planned
+
+    def beat(self, run_id: int) -> None:
+        """Store that the driver of the run is alive."""
+        with self.transaction() as session:
+            self._driven(session, run_id).beat_at = datetime.now(UTC)
 
     def end_run(
         self,
@@ -247,29 +318,51 @@ class ResultStore:
     ) -> None:
         """Store how a run ended, what ended it where that is open, and when."""
         with self.transaction() as session:
-            run = self._run(session, run_id)
+            run = self._driven(session, run_id)
             run.status, run.ended_at = status, datetime.now(UTC)
             run.ended_by = ended_by
 
-    def _run(self, session: Session, run_id: int) -> models.Run:
+    def drive(self, driver: Driver) -> None:
+        """Write as this driver from now on, and to runs of no other."""
+        self._driver = driver
+
+    def _driven(self, session: Session, run_id: int) -> models.Run:
+        """The run, which nobody has taken over."""
         run = session.get(models.Run, run_id)
         if run is None:
             raise self._no_run(run_id)
+        self._check_driver(run_id, run.driver)
         return run
+
+    def _check_driver(self, run_id: int, stored: Mapping[str, Any] | None) -> None:
+        if self._driver is None or stored is None:
+            return
+        driver = read_driver(stored)
+        if driver.uid != self._driver.uid:
+            raise StoreError(
+                f"run {run_id} was taken over by {driver} while this process did not"
+                " answer; it goes on there"
+            )
 
     def _no_run(self, run_id: int) -> StoreError:
         return StoreError(f"{self._location} has no run {run_id}")
 
-    def _check_slot(self, session: Session, run_id: int, position: int) -> None:
+    def _check_slot(
+        self, session: Session, run_id: int, position: int, ours: tuple[datetime, float]
+    ) -> int | None:
+        """The id of the trial at this position if it is ours; None: there is none."""
         place = {"run": run_id, "place": position}
         slot = session.connection().execute(_SLOT, place).one_or_none()
         if slot is None:
             raise self._no_run(run_id)
-        if (taken := slot[1]) is not None:
-            raise StoreError(
-                f"{self._location}: run {run_id} already has its trial at position"
-                f" {position}, trial {taken}"
-            )
+        self._check_driver(run_id, slot[1])
+        taken: int | None = slot[2]
+        if taken is None or slot[3:] == ours:
+            return taken
+        raise StoreError(
+            f"{self._location}: run {run_id} already has its trial at position"
+            f" {position}, trial {taken}"
+        )
 
 
 def _choose_journal(engine: Engine, place: Location) -> None:
@@ -364,11 +457,21 @@ def schema_revision(connection: Connection, place: Location) -> str | None:
     revision = migrations.current(connection)
     if revision not in migrations.known():
         raise StoreError(
-            f"{place} has the schema {revision} of a newer tlbench, this one knows up"
+            f"{place} has the schema {revision!r} of a newer tlbench, this one knows up"
             f" to {migrations.head()}; `pip install --upgrade tlbench` lets it be read,"
             " and --db names another"
         )
     return revision
+
+
+def _compact(suite: Suite, plan: Sequence[Trial]) -> list[list[int]] | None:
+    """The plan as it is stored; None: it has cases that the suite has not."""
+    numbers = {case.identity: number for number, case in enumerate(suite.cases)}
+    cases = {id(trial.case): trial.case for trial in plan}  # identities take time
+    if any(case.identity not in numbers for case in cases.values()):
+        return None
+    places = {key: numbers[case.identity] for key, case in cases.items()}
+    return [[places[id(trial.case)], trial.repeat, trial.seed] for trial in plan]
 
 
 def _planned(trial: Trial) -> dict[str, Any]:

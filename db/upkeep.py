@@ -58,7 +58,7 @@ def deletable(
     """The runs; an error where one is not there, or runs and is not forced."""
     records = [query.run(session, run_id) for run_id in dict.fromkeys(run_ids)]
     for record in records:
-        if record.status == "running" and not is_forced:
+        if record.status == "running" and not (is_forced or record.is_abandoned):
             raise StoreError(
                 f"run {record.id} is marked running: its driver could not store its"
                 " next trial; --force deletes it if that was killed"

@@ -7,11 +7,11 @@ a time, both sides of it, so that its pairs stay complete.
 
 import re
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 from tlbench.errors import TlbenchError
 from tlbench.plan import PHASES, make_trial, shuffled
@@ -43,11 +43,11 @@ def parse_budget(text: str) -> float:
     raise ValueError(f"{text!r} is not a time: 90s, 20m or 1h30m would be right")
 
 
-class Budget(Sequence[Trial]):
-    """The trials that a budget pays for: as many as are planned by now.
+class Budget:
+    """The trials that a budget pays for: a plan that is made while outcomes come in.
 
-    The list grows and shrinks while outcomes are told by `add`. A trial that would not
-    end inside the budget, as far as its forecast can tell, is not begun.
+    A trial that would not end inside the budget, as far as its forecast can tell, is
+    not begun.
     """
 
     def __init__(
@@ -77,28 +77,31 @@ class Budget(Sequence[Trial]):
         self._values: dict[str, Values] = defaultdict(dict)
         self._failed: dict[str, Status] = {}
         self._planned: list[tuple[Case, int]] = []
-        self._done = self._blocks = 0
+        self._begun = self._blocks = 0
+        self._running = Counter[str]()
+        """Trials that were taken and are not told yet, by identity."""
         self._plan_on()
         if not self._planned:
             raise TlbenchError(self._too_short())
 
     def __len__(self) -> int:
+        """How many trials there are by now, begun or not."""
         return len(self._planned)
 
-    @overload
-    def __getitem__(self, index: int) -> Trial: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Trial]: ...
-    def __getitem__(self, index: int | slice) -> Trial | list[Trial]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(len(self))[index]]
-        case, repeat = self._planned[index]
-        return make_trial(self._suite, case, repeat, position=index)
+    def take(self) -> Trial | None:
+        """The next trial to begin; None: none, as long as nothing more is told."""
+        self._plan_on()
+        if self._begun == len(self._planned):
+            return None
+        case, repeat = self._planned[self._begun]
+        self._begun += 1
+        self._running[case.identity] += 1
+        return make_trial(self._suite, case, repeat, position=self._begun - 1)
 
     def add(self, trial: Trial, result: TrialResult, wall_time_s: float) -> None:
-        """Learn what came of the trial that ran last, and plan on."""
-        self._done += 1
+        """Learn what came of a trial, and plan on."""
         identity = trial.case.identity
+        self._running[identity] -= 1
         self._values[identity][trial.repeat] = _measured(trial.case, result)
         if result.status == "ok":
             self._costs.add(identity, wall_time_s)
@@ -106,8 +109,8 @@ class Budget(Sequence[Trial]):
             self._failed[identity] = result.status
         self._plan_on()
 
-    def left_s(self, finished: int) -> float:
-        """Seconds that are left of it, however many trials are finished."""
+    def left_s(self, progress: object, /) -> float:
+        """Seconds that are left of it, however far the trials are."""
         return max(self.budget_s - self._used_s, 0.0)
 
     @property
@@ -119,10 +122,10 @@ class Budget(Sequence[Trial]):
     def _plan_on(self) -> None:
         """See that the next trial fits, or that none is left."""
         while True:
-            while self._done < len(self._planned):
-                if self._has_time_for([self._planned[self._done][0]]):
+            while self._begun < len(self._planned):
+                if self._has_time_for([self._planned[self._begun][0]]):
                     return
-                del self._planned[self._done]
+                del self._planned[self._begun]
             block = self._next_block()
             if not block:
                 return
@@ -136,8 +139,14 @@ class Budget(Sequence[Trial]):
         affordable = [g for g in self._wide() if self._has_time_for(g.cases)]
         if not affordable:
             return []
-        widest = max(affordable, key=lambda group: group.width(self._values))
+        # Trials that go on elsewhere in the cluster will make theirs narrower.
+        fewest = min(map(self._runs, affordable))
+        quiet = [group for group in affordable if self._runs(group) == fewest]
+        widest = max(quiet, key=lambda group: group.width(self._values))
         return shuffled(widest.cases, f"{self._suite.seed}/{self._blocks}")
+
+    def _runs(self, group: "_Group") -> int:
+        return sum(self._running[case.identity] for case in group.cases)
 
     def _whole_block(self) -> list[Case]:
         """Every case, the quick ones first; then those that vary and went well."""

@@ -1,20 +1,17 @@
-"""What a run looks like on a terminal, and in a log where there is no terminal."""
+"""What commands print for people: consoles, tables, and the words around them."""
 
 import json
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol, TextIO
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console, Group, JustifyMethod, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
+from rich.console import Console, JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tlbench.kept_logs import failed_rank
 from tlbench.models.publication import MISPRINT_MARK
-from tlbench.result import TrialResult
-from tlbench.suites.names import model_name
-from tlbench.suites.spec import Case, Trial
 from tlbench.units import (
     UNKNOWN,
     format_bytes,
@@ -26,7 +23,7 @@ from tlbench.units import (
 if TYPE_CHECKING:  # torch, Ray, pandas and seaborn load slowly, and few need them
     from tlbench.calibrate import Calibration
     from tlbench.certify import Certificate
-    from tlbench.db.query import RunRecord, TrialRecord
+    from tlbench.db.query import AttemptRecord, RunRecord, TrialRecord
     from tlbench.plan import Forecast
     from tlbench.reports.cells import Cell
     from tlbench.reports.cells import Table as ReportTable
@@ -35,13 +32,20 @@ if TYPE_CHECKING:  # torch, Ray, pandas and seaborn load slowly, and few need th
     from tlbench.reports.gate import Answer
     from tlbench.reports.history import History
     from tlbench.reports.repro import Reproduction
-    from tlbench.runner import Stored
 
-REFRESHES_PER_S = 1
-"""Seldom: the driver shall sleep while a trial measures."""
-MAX_ROWS = 12
 PIPE_WIDTH = 160
 """Columns where no terminal says how many there are."""
+_TERMINAL_SEQUENCE = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"
+)
+"""CSI and OSC of ECMA-48, such as colours, movements of the cursor, and titles."""
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+LOG_LINES = 15
+"""Of the log of the rank that failed, where a trial is shown."""
+LAST_WORDS = 60
+"""Characters of the end of each log."""
 
 
 def make_console(*, stderr: bool = False, file: TextIO | None = None) -> Console:
@@ -52,147 +56,25 @@ def make_console(*, stderr: bool = False, file: TextIO | None = None) -> Console
     return console
 
 
-class Paced(Protocol):
-    """Whatever knows the time left of a run."""
+def harmless(text: str) -> str:
+    """Text that others have written, without power over a terminal.
 
-    def left_s(self, finished: int) -> float:
-        """Seconds until the end, once `finished` trials are done."""
-
-
-class Pace:
-    """Time left of a run: the forecasts, scaled by how they have held so far."""
-
-    def __init__(
-        self, trials: Sequence[Trial], forecasts: "Iterable[Forecast]"
-    ) -> None:
-        expected = {f.identity: f.trial_time_s for f in forecasts}
-        self._expected_s = [expected[trial.case.identity] for trial in trials]
-        self._start = time.perf_counter()
-
-    def left_s(self, finished: int) -> float:
-        """Seconds until the end, once `finished` trials are done."""
-        passed, left = self._expected_s[:finished], self._expected_s[finished:]
-        elapsed = time.perf_counter() - self._start
-        return sum(left) * (elapsed / sum(passed) if passed else 1.0)
-
-
-def follow(
-    run: "Iterator[Stored]", trials: Sequence[Trial], pace: Paced, console: Console
-) -> "tuple[list[Stored], bool]":
-    """Show a run while it goes on, until it ends or Ctrl-C ends it.
-
-    Returns:
-        The trials that were stored, and whether those are all.
+    Colours and the like are left out; any other control character is written as an
+    escape, and so are those that turn the direction of writing.
     """
-    stored: list[Stored] = []
-    show = _show_live if console.is_terminal else _show_lines
-    try:
-        show(run, stored, trials, pace, console)
-    except KeyboardInterrupt:
-        return stored, False
-    return stored, True
+    plain = _TERMINAL_SEQUENCE.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], plain)
 
 
-def _show_lines(
-    run: "Iterator[Stored]",
-    stored: "list[Stored]",
-    trials: Sequence[Trial],
-    pace: Paced,
-    console: Console,
-) -> None:
-    for item in run:
-        stored.append(item)
-        console.print(_line(stored, trials, pace), markup=False, soft_wrap=True)
-
-
-def _show_live(
-    run: "Iterator[Stored]",
-    stored: "list[Stored]",
-    trials: Sequence[Trial],
-    pace: Paced,
-    console: Console,
-) -> None:
-    view = _LiveView(stored, trials, pace, console)
-    with Live(view, console=console, refresh_per_second=REFRESHES_PER_S) as live:
-        for item in run:
-            stored.append(item)
-            live.refresh()
-
-
-class _LiveView:
-    """The table of finished trials, the bar, and what runs now."""
-
-    def __init__(
-        self,
-        stored: "Sequence[Stored]",
-        trials: Sequence[Trial],
-        pace: Paced,
-        console: Console,
-    ) -> None:
-        self._stored, self._trials = stored, trials
-        self._pace, self._console = pace, console
-
-    def __rich__(self) -> RenderableType:
-        done, planned = len(self._stored), len(self._trials)
-        if done == planned:
-            return self._table()
-        bar = Table.grid(padding=(0, 1))
-        bar.add_row(
-            ProgressBar(total=planned, completed=done, width=20),
-            f"{done}/{planned}, {format_duration(self._pace.left_s(done))} left",
-        )
-        now = Text(
-            f"running {_title(self._trials[done])}", overflow="ellipsis", no_wrap=True
-        )
-        return Group(self._table(), bar, now)
-
-    def _table(self) -> Table:
-        rows = min(MAX_ROWS, max(self._console.height - 8, 1))
-        table = Table("trial", "mode", "model", "repeat", "result", "time", box=None)
-        for item in self._stored[-rows:]:
-            trial = item.finished.trial
-            table.add_row(
-                str(item.trial_id),
-                trial.case.mode,
-                Text(model_name(trial.case.model)),
-                str(trial.repeat),
-                Text(outcome(trial.case, item.finished.result), style=_style(item)),
-                format_duration(item.finished.wall_time_s),
-            )
-        return table
-
-
-def outcome(case: Case, result: TrialResult) -> str:
-    """One trial in a few words: its main metric, or why there is none."""
-    if result.status != "ok":
-        return f"{result.status}: {result.reason}"
-    values = {m.name: m.value for m in result.metrics if m.rank < 0}
-    name = next((n for n in (case.main_metric, "macs") if n in values), None)
-    return "ok" if name is None else format_metric(name, values[name])
-
-
-def _style(item: "Stored") -> str:
-    return "" if item.finished.result.status == "ok" else "red"
-
-
-def _line(stored: "Sequence[Stored]", trials: Sequence[Trial], pace: Paced) -> str:
-    last, done = stored[-1], len(stored)
-    left = f"; {format_duration(pace.left_s(done))} left" if done < len(trials) else ""
-    return (
-        f"{done}/{len(trials)} {_title(last.finished.trial)}:"
-        f" {outcome(last.finished.trial.case, last.finished.result)}"
-        f" in {format_duration(last.finished.wall_time_s)}{left}"
-    )
-
-
-def _title(trial: Trial) -> str:
-    return f"{trial.case.mode} {model_name(trial.case.model)} #{trial.repeat}"
+def one_line(text: str) -> str:
+    """The same in one line."""
+    return " ".join(harmless(text).split())
 
 
 def make_table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
     """A plain table; numbers, and what looks like them, are set to the right."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[harmless(str(cell)) for cell in row] for row in rows]
     for column, heading in enumerate(headings):
         texts = [row[column] for row in cells]
         is_number = bool(texts) and all(text[:1].isdigit() for text in texts)
@@ -395,14 +277,16 @@ def runs_table(runs: Sequence["RunRecord"]) -> Table:
 def _run_cells(run: "RunRecord") -> tuple[object, ...]:
     took = run.ended_at - run.started_at if run.ended_at else None
     return (
-        run.id,
-        run.suite,
-        run.status,
-        f"{run.finished}/{run.planned}",
-        run.failed,
+        *how_far(run),
         f"{run.started_at.astimezone():%Y-%m-%d %H:%M}",
         "" if took is None else format_duration(took.total_seconds()),
     )
+
+
+def how_far(run: "RunRecord") -> tuple[object, ...]:
+    """A run under the headings run, suite, status, trials, not ok."""
+    status = "abandoned" if run.is_abandoned else run.status
+    return (run.id, run.suite, status, f"{run.finished}/{run.planned}", run.failed)
 
 
 def run_heading(run: "RunRecord") -> Iterator[RenderableType]:
@@ -503,8 +387,18 @@ def claim_parts(judged: "Sequence[JudgedClaim]") -> Iterator[RenderableType]:
     yield Text(summary_sentence(judged))
 
 
-def trial_tables(trial: "TrialRecord") -> Iterator[RenderableType]:
-    """Everything that is stored about one trial, arrays left out."""
+def trial_tables(
+    trial: "TrialRecord",
+    attempts: "Sequence[AttemptRecord]" = (),
+    logs: Mapping[int, str] = MappingProxyType({}),
+) -> Iterator[RenderableType]:
+    """Everything that is stored about one trial, arrays left out.
+
+    Args:
+        trial: The trial.
+        attempts: Its attempts that came to nothing.
+        logs: What its ranks have printed.
+    """
     settings = {
         "trial": trial.id,
         "run": trial.run_id,
@@ -518,6 +412,7 @@ def trial_tables(trial: "TrialRecord") -> Iterator[RenderableType]:
         "reason": trial.reason or "",
         "started": trial.started_at.isoformat(timespec="seconds"),
         "took": format_duration(trial.wall_time_s),
+        "on": ", ".join(trial.nodes) or UNKNOWN,
         **trial.notes,
         "again": trial.command,
     }
@@ -529,4 +424,49 @@ def trial_tables(trial: "TrialRecord") -> Iterator[RenderableType]:
     ]
     yield make_table(("metric", "value", ""), metrics)
     if trial.traceback:
-        yield Text(f"\n{trial.traceback}")
+        yield Text(f"\n{harmless(trial.traceback)}")
+    if attempts:
+        yield Text()
+        yield _attempts_table(attempts)
+    if logs:
+        yield from _log_parts(trial, logs)
+
+
+def _attempts_table(attempts: "Sequence[AttemptRecord]") -> Table:
+    rows = [
+        (
+            attempt.number,
+            f"{attempt.status}: {attempt.reason}",
+            attempt.started_at.isoformat(timespec="seconds"),
+            format_duration(attempt.wall_time_s),
+            ", ".join(attempt.nodes) or UNKNOWN,
+        )
+        for attempt in attempts
+    ]
+    headings = ("attempt", "came to nothing", "started", "took", "on")
+    return make_table(headings, rows)
+
+
+def _log_parts(
+    trial: "TrialRecord", logs: Mapping[int, str]
+) -> Iterator[RenderableType]:
+    """Which logs there are, and the end of the one of the rank that failed."""
+    yield Text()
+    rows = [
+        (rank, format_bytes(len(log.encode())), _last_words(log))
+        for rank, log in logs.items()
+    ]
+    yield make_table(("rank", "log", "its end"), rows)
+    failed = failed_rank(trial.reason)
+    rank = next(iter(logs)) if failed is None or failed not in logs else failed
+    lines = harmless(logs[rank]).rstrip().splitlines()
+    of_all = f", last {LOG_LINES} of {len(lines):,} lines"
+    shown = of_all if len(lines) > LOG_LINES else ""
+    yield Text(f"\nlog of rank {rank}{shown}", style="bold")
+    yield Text("\n".join(lines[-LOG_LINES:]))
+    yield Text(f"\nwhole: tlbench show --trial {trial.id} --log {rank}")
+
+
+def _last_words(log: str) -> str:
+    lines = harmless(log).rstrip().splitlines()
+    return lines[-1].strip()[:LAST_WORDS] if lines else ""

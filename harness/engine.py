@@ -7,7 +7,9 @@ B samples of this rank in one step.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -18,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tlbench.errors import TrialError, UnsupportedError
 from tlbench.losses import classification_loss
 from tlbench.masters import Average, Masters, copy_tensors, deepspeed_masters
+from tlbench.network import interface_towards
 from tlbench.rank import Rank
 from tlbench.suites.spec import NO_TRAINING, Case, Parallelism
 
@@ -25,6 +28,9 @@ MOMENTUM = 0.9
 """Of sgd."""
 DECAY = "decoupled_weight_decay"
 """What a group of torch's SGD keeps its weight decay as."""
+COMMUNICATION_SETTINGS = ("NCCL_", "GLOO_", "TORCH_NCCL_")
+"""How the names of environment variables begin that change how ranks exchange."""
+_SECRET = re.compile("TOKEN|KEY|SECRET|PASSWORD")
 UNDECAYED = frozenset({"pos_embed", "cls_token", "latent"})
 """Parameters that are no matrices although they have more than one dimension: of the
 embedding, and the query of a MAP head."""
@@ -42,6 +48,12 @@ def set_environment(rank: Rank) -> None:
         MASTER_PORT=str(rank.master_port),
         DS_ACCELERATOR=rank.device,
     )
+    if rank.world_size > 1:
+        # Gloo takes the interface that has the address of the host name: on many
+        # machines the loopback, on others never. NCCL does not look at names.
+        interface = interface_towards(rank.master_address)
+        if interface is not None:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     if rank.device == "cpu":
         # A machine that is measured without its GPUs has none, its fingerprint says.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -52,13 +64,55 @@ def join_process_group(case: Case, rank: Rank) -> None:
 
     A rank that is alone needs no group, except where DeepSpeed trains.
     """
-    backend = "nccl" if rank.device == "cuda" else "gloo"
-    if case.mode not in NO_TRAINING and case.stack == "deepspeed":
+    is_deepspeed = case.mode not in NO_TRAINING and case.stack == "deepspeed"
+    if rank.world_size == 1 and not is_deepspeed:
+        return
+    backend, store = _backend(rank), None
+    # With torchrun they meet at its own process.
+    if rank.rank == 0 and rank.is_met_on_loopback and case.stack != "torchrun":
+        store = _loopback_store(rank)
+    if is_deepspeed:
         _join_by_deepspeed(backend, rank)
-    elif rank.world_size > 1:
+    else:
         torch.distributed.init_process_group(
             backend, rank=rank.rank, world_size=rank.world_size
         )
+    del store  # the process group has it by now
+
+
+def _loopback_store(rank: Rank) -> object:
+    """Where ranks of one machine meet; torch by itself listens on all addresses.
+
+    Within a process torch has one store a port, so the process group takes this one.
+    """
+    listener = socket.create_server((rank.master_address, rank.master_port))
+    return torch.distributed.TCPStore(  # type: ignore[attr-defined]  # not listed
+        rank.master_address,
+        rank.master_port,
+        rank.world_size,
+        is_master=True,
+        wait_for_workers=False,
+        multi_tenant=True,
+        master_listen_fd=listener.detach(),
+    )
+
+
+def _backend(rank: Rank) -> str:
+    return "nccl" if rank.device == "cuda" else "gloo"
+
+
+def describe_communication(rank: Rank) -> str:
+    """What ranks exchange by, and what this rank's environment tells it."""
+    words = _backend(rank)
+    if words == "nccl":
+        version = torch.cuda.nccl.version()  # type: ignore[no-untyped-call]  # bare
+        words += f" {'.'.join(map(str, version))}"
+    told = [
+        f"{name}={value}"
+        for name, value in sorted(os.environ.items())
+        if name.startswith(COMMUNICATION_SETTINGS) and not _SECRET.search(name)
+    ]
+    return ", ".join([words, *told])
 
 
 def _join_by_deepspeed(backend: str, rank: Rank) -> None:
@@ -106,7 +160,21 @@ def sum_over_ranks(values: Tensor) -> Tensor:
 
 
 def config(case: Case) -> dict[str, Any]:
-    """The DeepSpeed configuration of a training case."""
+    """The DeepSpeed configuration of a training case: the user's under the case's."""
+    return _laid_over(_laid_over(_DEFAULTS, case.deepspeed or {}), _decided(case))
+
+
+_DEFAULTS: dict[str, Any] = {
+    "steps_per_print": 2**62,  # never
+    # Its own optimiser for offloaded states is compiled first; torch's serves.
+    "zero_force_ds_cpu_optimizer": False,
+    # So it calls SGD, whose steps the tests hold against torch's at every stage.
+    "zero_allow_untested_optimizer": True,
+}
+"""Where neither the case nor the user says otherwise."""
+
+
+def _decided(case: Case) -> dict[str, Any]:
     return {
         "train_batch_size": case.global_batch_size,
         "train_micro_batch_size_per_gpu": case.micro_batch_size,
@@ -115,12 +183,16 @@ def config(case: Case) -> dict[str, Any]:
         "zero_optimization": _zero(case.parallelism),
         "bf16": {"enabled": case.precision == "bf16"},
         "fp16": {"enabled": case.precision == "fp16"},
-        "steps_per_print": 2**62,  # never
-        # Its own optimiser for offloaded states is compiled first; torch's serves.
-        "zero_force_ds_cpu_optimizer": False,
-        # So it calls SGD, whose steps the tests hold against torch's at every stage.
-        "zero_allow_untested_optimizer": True,
     }
+
+
+def _laid_over(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """`top`, and from `base` what it leaves open; inside mappings likewise."""
+    merged = {**base, **top}
+    for key, below in base.items():
+        if isinstance(below, Mapping) and isinstance(merged[key], Mapping):
+            merged[key] = _laid_over(below, merged[key])
+    return merged
 
 
 def _zero(parallelism: Parallelism) -> dict[str, Any]:

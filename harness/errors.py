@@ -9,6 +9,7 @@ TlbenchError
 │   └── UnreadableSampleError  a stored sample is broken, too short or missing
 ├── UnknownCostError  the cost of a builder's model has no closed form
 ├── StoreError     the result database cannot be opened, read or written
+│   └── StoreAwayError      it cannot just now, and may well be able to later
 └── ReportError    a report cannot be made from what is stored
 """
 
@@ -62,6 +63,10 @@ class UnknownCostError(TlbenchError):
 
 class StoreError(TlbenchError):
     """The result database cannot be opened, read or written."""
+
+
+class StoreAwayError(StoreError):
+    """The database cannot be reached or written just now; it may well be later."""
 
 
 class ReportError(TlbenchError):

@@ -17,11 +17,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tlbench.errors import UnknownCostError
+from tlbench.events import Finished
 from tlbench.models.memory import (
     forecast_memory,
     predicted_growth_bytes,
     predicted_memory_bytes,
 )
+from tlbench.placement import Placement
 from tlbench.rank import DeviceKind
 from tlbench.result import WHOLE_JOB, Metric, Series, Status, TrialResult
 from tlbench.suites.probe import Probe
@@ -29,7 +31,7 @@ from tlbench.suites.spec import Case, Trial
 from tlbench.units import format_bytes
 
 if TYPE_CHECKING:  # Ray, which a plan does without
-    from tlbench.cluster import Cluster, Finished
+    from tlbench.cluster import Cluster
 
 MEMORY_METRICS: dict[DeviceKind, str] = {
     "cpu": "peak_memory_host_growth_bytes",
@@ -361,41 +363,50 @@ class LargestBatches:
         self._cluster = cluster
         self._found: dict[str, Frontier] = {}
 
-    def run(self, trial: Trial, timeout_s: float) -> "Finished":
+    def run(
+        self, trial: Trial, timeout_s: float, placement: Placement | None = None
+    ) -> Finished:
         """Run one trial in fresh processes; returns whatever becomes of it.
 
         A trial that has to search takes the time of its probes, too, and keeps them.
+        All of it runs on the nodes of one placement.
         """
         if trial.case.batch_size != "max":
-            return self._cluster.run(trial, timeout_s)
-        from tlbench.cluster import Finished  # Ray
-
+            return self._cluster.run(trial, timeout_s, placement)
         started_at, start = datetime.now(UTC), time.perf_counter()
         identity = trial.case.identity
         series: tuple[Series, ...] = ()
         if identity not in self._found or self._found[identity].is_accident:
-            frontier = self._found[identity] = self._search(trial, timeout_s)
+            frontier = self._found[identity] = self._search(trial, timeout_s, placement)
             series = frontier.series
-        result = self._run_at(self._found[identity], trial, timeout_s)
+        result = self._run_at(self._found[identity], trial, timeout_s, placement)
         result = replace(result, series=(*result.series, *series))
-        return Finished(trial, result, started_at, time.perf_counter() - start)
+        wall_time_s = time.perf_counter() - start
+        nodes = placement.nodes if placement is not None else ()
+        return Finished(trial, result, started_at, wall_time_s, nodes=nodes)
 
-    def _search(self, trial: Trial, timeout_s: float) -> Frontier:
+    def _search(
+        self, trial: Trial, timeout_s: float, placement: Placement | None
+    ) -> Frontier:
         device = self._cluster.device_of(trial.case)
 
         def probe(batch_size: int) -> TrialResult:
             look = _probe(trial, batch_size, device)
-            return self._cluster.run(look, timeout_s).result
+            return self._cluster.run(look, timeout_s, placement).result
 
         return find_largest(trial.case, device, probe)
 
     def _run_at(
-        self, frontier: Frontier, trial: Trial, timeout_s: float
+        self,
+        frontier: Frontier,
+        trial: Trial,
+        timeout_s: float,
+        placement: Placement | None,
     ) -> TrialResult:
         if frontier.largest is None:
             return frontier.as_result()
         known = replace(trial, case=at_batch(trial.case, frontier.largest))
-        result = self._cluster.run(known, timeout_s).result
+        result = self._cluster.run(known, timeout_s, placement).result
         return replace(
             result,
             metrics=(*result.metrics, *frontier.metrics),

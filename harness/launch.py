@@ -10,10 +10,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tlbench.rank import Rank
+from tlbench.ranklog import stacks_of
 from tlbench.result import TrialResult, name_rank
 from tlbench.suites.spec import Trial
 
@@ -21,12 +24,20 @@ ORDER = "order.pickle"
 LOG = "log.txt"
 LOG_TAIL_CHARS = 8000
 """How much of what a process printed is kept when it died, or was ended."""
-ENDING_TIMEOUT_S = 5.0
+STACKS_TIMEOUT_S = 5.0
+"""How long all ranks together have to write their stacks."""
+EXIT_TIMEOUT_S = 5.0
 """How long processes that are told to end have for it."""
+ENDING_TIMEOUT_S = STACKS_TIMEOUT_S + EXIT_TIMEOUT_S
+"""How long a trial that was not finished in time takes to be ended."""
 
 
 def result_path(folder: Path, rank: int) -> Path:
     return folder / f"result-{rank}.pickle"
+
+
+def pid_path(folder: Path, rank: int) -> Path:
+    return folder / f"pid-{rank}"
 
 
 def run_outside_ray(
@@ -36,7 +47,8 @@ def run_outside_ray(
 
     Returns:
         The result of every rank; or, where one failed, that of the first to do so; or
-        one of status timeout with the end of what the processes printed.
+        one of status timeout with the end of what the processes printed, and where each
+        rank was.
     """
     with tempfile.TemporaryDirectory(prefix="tlbench-") as name:
         folder = Path(name)
@@ -51,25 +63,45 @@ def run_outside_ray(
                 stderr=subprocess.STDOUT,
             )
             with process:
-                exit_code = _wait(process, timeout_s)
-        if exit_code is None:
-            reason = f"its processes had not finished after {timeout_s:.0f} s"
-            return [TrialResult("timeout", reason, _log_tail(folder))]
+                try:
+                    exit_code = process.wait(timeout_s)
+                except subprocess.TimeoutExpired:
+                    told = _told_of_hanging(folder, len(ranks))
+                    _end(process, _pids(folder, len(ranks)))
+                    reason = f"its processes had not finished after {timeout_s:.0f} s"
+                    return [TrialResult("timeout", reason, told)]
         return _gather(trial, folder, len(ranks), exit_code)
 
 
-def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> int | None:
-    """The exit code; None: it was not there in time, and now the process is gone."""
+def _told_of_hanging(folder: Path, world_size: int) -> str:
+    """Where each rank is, and ahead of it the end of what all have printed."""
+    told, deadline = [_log_tail(folder)], time.monotonic() + STACKS_TIMEOUT_S
+    for rank, pid in _pids(folder, world_size).items():
+        left_s = deadline - time.monotonic()
+        stacks = stacks_of(pid, folder / LOG, left_s)
+        told.append(f"stacks of rank {rank}:\n{stacks or 'it did not tell'}")
+    return "\n\n".join(filter(None, told))
+
+
+def _pids(folder: Path, world_size: int) -> dict[int, int]:
+    """The process of each rank that has come so far as to tell its stacks."""
+    return {
+        rank: int(path.read_text())
+        for rank in range(world_size)
+        if (path := pid_path(folder, rank)).exists()
+    }
+
+
+def _end(process: subprocess.Popen[bytes], pids: Mapping[int, int]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()  # every rank ends with it, those of torchrun too
     try:
-        return process.wait(timeout_s)
+        process.wait(EXIT_TIMEOUT_S)
     except subprocess.TimeoutExpired:
-        assert process.stdin is not None
-        process.stdin.close()  # every rank ends with it, those of torchrun too
-    try:
-        process.wait(ENDING_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
+        for pid in pids.values():  # a call that keeps Python's lock ends by force only
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.kill()
-    return None
 
 
 def _log_tail(folder: Path) -> str:

@@ -78,7 +78,10 @@ class Ceiling:
 
 
 def with_mfu(
-    case: Case, result: TrialResult, calibration: Mapping[str, float | None]
+    case: Case,
+    result: TrialResult,
+    calibration: Mapping[str, float | None],
+    nodes: int | None = None,
 ) -> TrialResult:
     """The result with its MFU, or with the reason why that is unknown.
 
@@ -86,13 +89,15 @@ def with_mfu(
         case: What was run; only `infer` and `train` have a throughput.
         result: Of all ranks together.
         calibration: What `tlbench calibrate` has measured on the result's machine.
+        nodes: How many its ranks ran on; None: as many as the case names.
     """
     if case.mode not in OPERATIONS or result.machine is None:
         return result
     metrics = {m.name: m for m in result.metrics if m.rank == WHOLE_JOB}
     operations = metrics[OPERATIONS[case.mode]]
     throughput = metrics["throughput_samples_per_s"].value
-    ceiling = _ceiling(case, result.machine, calibration)
+    nodes = case.parallelism.nodes if nodes is None else nodes
+    ceiling = _ceiling(case, result.machine, calibration, nodes)
     if operations.value is None or throughput is None:
         return _with(result, Metric(MFU, None, operations.reason))
     if isinstance(ceiling, str):
@@ -120,14 +125,17 @@ def is_calibrated_device(case: Case, machine: Machine) -> bool:
 
 
 def _ceiling(
-    case: Case, machine: Machine, calibration: Mapping[str, float | None]
+    case: Case,
+    machine: Machine,
+    calibration: Mapping[str, float | None],
+    nodes: int,
 ) -> Ceiling | str:
     """Of the devices of the job; else why there is none.
 
     On a CPU the ranks of a node share it, and the measured rate is that of all cores.
     """
     is_gpu = is_on_gpu(case, machine)
-    devices = case.parallelism.world_size if is_gpu else case.parallelism.nodes
+    devices = case.parallelism.world_size if is_gpu else nodes
     published = PEAKS.get(machine.gpu_name or "") if is_gpu else None
     peak = published and published.of(case.precision)
     if published and peak:

@@ -6,11 +6,11 @@ from closed forms, times from earlier trials or from the speed of one matmul.
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from statistics import median
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -25,9 +25,11 @@ from tlbench.models.memory import (
     predicted_memory_bytes,
 )
 from tlbench.peaks import is_calibrated_device
+from tlbench.result import TrialResult
 from tlbench.suites.model_spec import ModelSpec
 from tlbench.suites.names import model_name
 from tlbench.suites.paths import data_path
+from tlbench.suites.rehearsal import Rehearsal
 from tlbench.suites.spec import Case, Mode, Suite, Trial
 
 PHASES: tuple[frozenset[Mode], ...] = (
@@ -166,6 +168,42 @@ def _counted_cost(
     }
 
 
+class Plan(Protocol):
+    """The trials of a run in their order, which may depend on what came of others."""
+
+    def __len__(self) -> int:
+        """How many there are by now, begun or not."""
+
+    def take(self) -> Trial | None:
+        """The next trial to begin; None: none, as long as nothing more is told."""
+
+    def add(self, trial: Trial, result: TrialResult, wall_time_s: float) -> None:
+        """Learn what came of a trial."""
+
+    @property
+    def ended_by(self) -> str | None:
+        """What leaves nothing to run; None: that all of it ran."""
+
+
+class FixedPlan:
+    """Trials that are known from the beginning."""
+
+    ended_by: str | None = None
+
+    def __init__(self, trials: Iterable[Trial]) -> None:
+        self.trials = tuple(trials)
+        self._left = iter(self.trials)
+
+    def __len__(self) -> int:
+        return len(self.trials)
+
+    def take(self) -> Trial | None:
+        return next(self._left, None)
+
+    def add(self, trial: Trial, result: TrialResult, wall_time_s: float) -> None:
+        """Nothing is to be learned."""
+
+
 def order_trials(suite: Suite) -> list[Trial]:
     """All trials of a run in order: shuffled blocks, one of each case in a block.
 
@@ -186,6 +224,11 @@ def order_trials(suite: Suite) -> list[Trial]:
         make_trial(suite, case, repeat, position)
         for position, (case, repeat) in enumerate(planned)
     ]
+
+
+def rehearse(trials: Iterable[Trial], sleep_s: float) -> list[Trial]:
+    """The same trials without their measurement: each holds its devices so long."""
+    return [Rehearsal(**vars(trial), sleep_s=sleep_s) for trial in trials]
 
 
 def shuffled(block: Sequence[Case], key: str) -> list[Case]:

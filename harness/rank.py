@@ -20,3 +20,8 @@ class Rank:
     device: DeviceKind
     threads: int
     """Threads that compute on a CPU; this rank's share of its machine's cores."""
+
+    @property
+    def is_met_on_loopback(self) -> bool:
+        """Whether all ranks are on one machine, and meet there."""
+        return self.master_address == "127.0.0.1"

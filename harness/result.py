@@ -8,7 +8,9 @@ from typing import Literal, TypeVar, get_args
 from tlbench.machine import Machine
 from tlbench.units import format_counted
 
-Status = Literal["ok", "oom", "timeout", "error", "nan", "skipped"]
+Status = Literal["ok", "oom", "timeout", "error", "nan", "lost", "skipped"]
+"""How a trial ended. lost: what it ran on went away or never came, which says nothing
+of its case."""
 STATUSES: tuple[Status, ...] = get_args(Status)
 Validity = Literal["valid", "suspect", "invalid"]
 """How far the numbers of a trial may be trusted: gates ignore invalid ones."""
@@ -46,8 +48,11 @@ SMALLEST = frozenset(
 )
 """Metrics whose value for the job is the smallest of any rank."""
 STEP_SERIES = frozenset({"warmup_step_time_s", "step_time_s"})
-RANK_NOTES = ("throttled_by", "energy_from", "unreadable_train", "unreadable_eval")
-"""Notes that each rank makes of its own device, and of what it read."""
+RANK_NOTES = (
+    *("device", "communication", "throttled_by", "energy_from", "rehearsed_on"),
+    *("unreadable_train", "unreadable_eval"),
+)
+"""Notes that each rank makes of its own device, its surroundings and what it read."""
 UNSETTLED = "did not settle in"
 """How the note `warmup` begins where the speed was not steady when timing began."""
 TELEMETRY = "telemetry_"
@@ -174,16 +179,16 @@ def _job_series(results: Sequence[TrialResult]) -> list[Series]:
 
 
 def _job_notes(results: Sequence[TrialResult]) -> dict[str, str]:
-    """Those of rank 0, and of every rank what it says of its own device."""
+    """Those of rank 0, and what each rank says of itself: once, where all agree."""
     notes = dict(results[0].notes)
-    for name in RANK_NOTES if len(results) > 1 else ():
-        said = [
+    for name in RANK_NOTES:
+        if len({result.notes.get(name) for result in results}) == 1:
+            continue
+        notes[name] = "; ".join(
             f"rank {rank}: {result.notes[name]}"
             for rank, result in enumerate(results)
             if name in result.notes
-        ]
-        if said:
-            notes[name] = "; ".join(said)
+        )
     return notes
 
 

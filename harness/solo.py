@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tlbench.launch import ORDER, result_path
+from tlbench.launch import ORDER, pid_path, result_path
 from tlbench.rank import Rank
+from tlbench.ranklog import dump_stacks_on_request
 from tlbench.suites.spec import Trial
 
 
@@ -27,16 +28,23 @@ def main(folder: Path) -> int:
     threading.Thread(target=_end_with_launcher, daemon=True).start()
     trial, ranks = pickle.loads((folder / ORDER).read_bytes())
     rank = _own_rank(trial, ranks)
+    dump_stacks_on_request()
+    _write_whole(pid_path(folder, rank.rank), str(os.getpid()).encode())
     if rank.device == "cuda":
         _hide_other_gpus(rank)
     start = time.perf_counter()
     from tlbench.trial import run_rank  # torch, which looks for GPUs
 
     result = run_rank(trial, rank, import_time_s=time.perf_counter() - start)
-    partial = folder / f"partial-{rank.rank}"
-    partial.write_bytes(pickle.dumps(result))
-    partial.rename(result_path(folder, rank.rank))  # whole, or not there
+    _write_whole(result_path(folder, rank.rank), pickle.dumps(result))
     return 0 if result.status == "ok" else 1
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is whole or not there."""
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(content)
+    partial.rename(path)
 
 
 def _end_with_launcher() -> None:

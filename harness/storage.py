@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
+from urllib.parse import urlsplit
 
 from fsspec.core import url_to_fs
 
@@ -14,8 +15,14 @@ def check_storage(url: str) -> None:
     """Refuse what no folder can be opened by.
 
     Raises:
-        ValueError: No file system that fsspec knows, or can load, is named so.
+        ValueError: No file system that fsspec knows, or can load, is named so; or the
+            URL holds a password, which the database would keep with the suite.
     """
+    if "@" in url and urlsplit(url).password is not None:
+        raise ValueError(
+            "the URL holds a password, which the results would keep; fsspec takes one"
+            " from the environment too: FSSPEC_FTP_PASSWORD for ftp://"
+        )
     try:
         url_to_fs(url)
     except (ValueError, ImportError) as error:

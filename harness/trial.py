@@ -4,15 +4,20 @@ Nothing here knows Ray or the database. Whatever goes wrong becomes a result wit
 reason, so that a trial always has something to store.
 """
 
+import errno
+import os
+import shutil
 import time
 import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from tlbench.data import open_dataset
 from tlbench.engine import (
+    describe_communication,
     join_process_group,
     leave_process_group,
     set_environment,
@@ -28,7 +33,7 @@ from tlbench.errors import (
 from tlbench.machine import fingerprint
 from tlbench.measure.memory import keep_freed_memory
 from tlbench.measure.precision import DTYPES, why_unsupported
-from tlbench.measure.telemetry import measure_idle_power
+from tlbench.measure.telemetry import describe_device, measure_idle_power
 from tlbench.models import cost
 from tlbench.models.builders import build_whole_model
 from tlbench.models.checkpoints import load_checkpoint
@@ -62,7 +67,7 @@ def run_rank(trial: Trial, rank: Rank, import_time_s: float) -> TrialResult:
         _measure(trial, rank, findings)
         status: Status = "ok"
         reason = trace = None
-    except Exception as error:  # a failed trial is a result
+    except BaseException as error:  # a failed trial is a result, sys.exit() too
         status, reason = _classify(error)
         trace = traceback.format_exc()
     _leave(rank, findings, has_failed=reason is not None)
@@ -98,7 +103,7 @@ def _measure(trial: Trial, rank: Rank, findings: Findings) -> None:
         _profile(case, rank, source, findings)
         return
     device = torch.device(rank.device)
-    _prepare(case, seed, rank, device)
+    _prepare(case, seed, rank, device, findings)
     if case.mode in WATCHED and not isinstance(trial, Probe):
         with findings.not_loading():
             findings.metrics.append(measure_idle_power(device))
@@ -125,11 +130,16 @@ def _measure(trial: Trial, rank: Rank, findings: Findings) -> None:
     findings.add(build_time_s=built - start, measure_time_s=time.perf_counter() - built)
 
 
-def _prepare(case: Case, seed: int, rank: Rank, device: torch.device) -> None:
+def _prepare(
+    case: Case, seed: int, rank: Rank, device: torch.device, findings: Findings
+) -> None:
     """Make this process compute as the case says, or say why it cannot."""
     _check_support(case, device)
     torch.manual_seed(seed)
     torch.set_num_threads(rank.threads)
+    findings.notes["device"] = describe_device(device, rank.threads)
+    if rank.world_size > 1:
+        findings.notes["communication"] = describe_communication(rank)
     keep_freed_memory()
     if device.type == "cuda":
         # torch allows TF32 in convolutions by default; fp32 shall mean fp32.
@@ -224,6 +234,8 @@ def _profile(case: Case, rank: Rank, source: str | None, findings: Findings) -> 
     from tlbench.measure import flops  # torch's counter loads slowly
 
     torch.set_num_threads(rank.threads)  # DeepSpeed's profiler executes the model
+    host = torch.device("cpu")
+    findings.notes["device"] = describe_device(host, rank.threads)
     model = _build(case, source, torch.device("meta"), findings)
     if case.model.builder is not None:
         # There is no closed form to hold the counts against.
@@ -253,7 +265,7 @@ def _refuse(disagreements: Iterable[str]) -> None:
         raise TrialError(disagreement)
 
 
-def _classify(error: Exception) -> tuple[Status, str]:
+def _classify(error: BaseException) -> tuple[Status, str]:
     """The status and the one-sentence reason of a trial that ended with `error`."""
     reason = str(error) or type(error).__name__
     if isinstance(error, UnsupportedError):
@@ -264,10 +276,31 @@ def _classify(error: Exception) -> tuple[Status, str]:
         return "oom", reason.partition("\n")[0]
     if isinstance(error, TrialError):
         return "error", reason
+    if not isinstance(error, Exception):
+        return "error", f"the model's code ended its process: {error!r}"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "error", _tell_full_disk(error)
     return "error", f"{type(error).__name__}: {reason.partition(chr(10))[0]}"
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def _tell_full_disk(error: OSError) -> str:
+    path = error.filename
+    if path is None:  # of a file that was open already: the fullest disk it may be on
+        path = min(_written_to(), key=lambda place: shutil.disk_usage(place).free)
+    whole = Path(os.fsdecode(path)).absolute()
+    mount = next(place for place in (whole, *whole.parents) if place.is_mount())
+    return f"the disk at {mount} is full: {whole} takes no more"
+
+
+def _written_to() -> list[str]:
+    """The folders that code writes to which names none."""
+    # tempfile would try them, and find none where the disk is full.
+    return [
+        f for f in (os.environ.get("TMPDIR", "/tmp"), os.curdir) if Path(f).exists()
+    ]
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     # torch's CPU allocator has no error type of its own.

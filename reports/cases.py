@@ -1,8 +1,9 @@
 """The trials of each case, gathered, labelled and summarised."""
 
+import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePath
@@ -11,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tlbench.db import query
+from tlbench.db.connection import ById
 from tlbench.db.query import RunRecord, TrialRecord
 from tlbench.db.settings import flatten
 from tlbench.result import STATUSES, Validity
@@ -20,6 +22,7 @@ from tlbench.statistics import (
     interval_of_percentages,
     interval_of_trials,
 )
+from tlbench.suites.deepspeed import FrozenConfig
 from tlbench.suites.spec import MODES, Case, Mode, Suite
 from tlbench.suites.training import Checkpoint
 
@@ -29,6 +32,9 @@ ACCURACY_METRICS = frozenset(
 """Metrics that mean something only of trained weights; few-shot probes are trained."""
 
 CHECKPOINT = "checkpoint"
+DEEPSPEED = "deepspeed"
+SAID_KEYS = 2
+"""Of a user's configuration of DeepSpeed: of so many, each is said by itself."""
 SHOWN_DIGEST = 12
 """Digits of a digest."""
 
@@ -219,11 +225,13 @@ def gather(
     A trial that never reached a machine counts to the machine on which the case's other
     trials ran, if that is only one.
     """
-    places = {
-        (run.id, identity): place
-        for run in runs
-        for place, identity in enumerate(_identities(run))
-    }
+    places = ById(
+        {
+            (run.id, identity): place
+            for run in runs
+            for place, identity in enumerate(_identities(run))
+        }
+    )
     ordered = sorted(
         _by_machine(records).items(),
         key=lambda item: (
@@ -255,15 +263,34 @@ def settings(case: Case) -> dict[str, Any]:
 
     Every case has the same names, be there a checkpoint or not.
     """
-    told = case.model_dump(mode="json", exclude={"model"})
+    told = case.model_dump(mode="json", exclude={"model", DEEPSPEED})
+    configured = deepspeed_of(case)
+    told[DEEPSPEED] = json.dumps(configured, sort_keys=True) if configured else None
     told[CHECKPOINT] = told[CHECKPOINT] or dict.fromkeys(Checkpoint.model_fields)
     return dict(flatten(told))
 
 
 def circumstances(case: Case) -> dict[str, Any]:
     """The settings as they are told: what the model starts from is one of them."""
-    others = case.model_dump(mode="json", exclude={"model", CHECKPOINT})
-    return dict(flatten(others)) | {CHECKPOINT: weights_of(case)}
+    others = case.model_dump(mode="json", exclude={"model", CHECKPOINT, DEEPSPEED})
+    own = {CHECKPOINT: weights_of(case), DEEPSPEED: deepspeed_of(case)}
+    return dict(flatten(others)) | own
+
+
+def deepspeed_of(case: Case) -> FrozenConfig:
+    """The user's configuration of DeepSpeed by dotted keys; empty: there is none."""
+    return FrozenConfig(flatten(case.deepspeed or {}))
+
+
+def differing(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], shown: Callable[[Any], str]
+) -> dict[str, str]:
+    """What differs, by name: the name with both values as they are shown."""
+    return {
+        name: f"{name} ({shown(ours.get(name))}, {shown(theirs.get(name))})"
+        for name in {**ours, **theirs}
+        if ours.get(name) != theirs.get(name)
+    }
 
 
 def all_but_model(case: Case) -> tuple[Hashable, ...]:
@@ -323,12 +350,23 @@ def describe_setting(name: str, value: object) -> str:
             return "from random weights"
         case "checkpoint", _:
             return f"from {value}"
+        case "deepspeed", FrozenConfig():
+            return _describe_deepspeed(value)
         case "parallelism.world_size", _:
             return "1 rank" if value == 1 else f"{value} ranks"
         case "parallelism.zero_stage", _:
             return f"ZeRO {value}"
         case _:
             return f"{name.rpartition('.')[2].replace('_', ' ')} {value}"
+
+
+def _describe_deepspeed(config: FrozenConfig) -> str:
+    if not config:
+        return "DeepSpeed by default"
+    if len(config) <= SAID_KEYS:
+        return ", ".join(describe_setting(key, value) for key, value in config.items())
+    text = json.dumps(config, sort_keys=True).encode()
+    return f"DeepSpeed by {hashlib.sha256(text).hexdigest()[:SHOWN_DIGEST]}"
 
 
 def stored_suite(run: RunRecord) -> Suite:

@@ -4,15 +4,18 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from tlbench.errors import ReportError
 from tlbench.reports.cases import (
     CHECKPOINT,
+    DEEPSPEED,
     DEVICE_MEMORY,
     HOST_MEMORY,
     CaseTrials,
     all_but_model,
     circumstances,
+    differing,
     weights_of,
 )
 from tlbench.reports.quantities import DIRECTIONS
@@ -42,11 +45,11 @@ class Comparison:
     other: CaseTrials
 
     def __post_init__(self) -> None:
-        differing = differences(self.base, self.other)
-        if differing:
+        surplus = differences(self.base, self.other)
+        if surplus:
             raise ReportError(
                 f"{self.other.model} cannot be compared with {self.base.model}:"
-                f" they differ in {', '.join(differing)} as well"
+                f" they differ in {', '.join(surplus)} as well"
             )
 
     @property
@@ -130,13 +133,14 @@ def differences(base: CaseTrials, other: CaseTrials) -> list[str]:
     none are.
     """
     ours, theirs = _circumstances(base), _circumstances(other)
+    keys = differing(ours.pop(DEEPSPEED), theirs.pop(DEEPSPEED), str)
     both_have = None not in (ours[CHECKPOINT], theirs[CHECKPOINT])
     is_same = _is_same_model(base.case.model, other.case.model)
     left_out = {CHECKPOINT} if both_have and not is_same else set()
+    told = differing(ours, theirs, str)
     return [
-        f"{name} ({ours[name]}, {theirs[name]})"
-        for name in ours
-        if ours[name] != theirs[name] and name not in left_out
+        *(words for name, words in told.items() if name not in left_out),
+        *(f"{DEEPSPEED}.{words}" for words in keys.values()),
     ]
 
 
@@ -186,7 +190,7 @@ def _pairs(
     return found
 
 
-def _circumstances(case: CaseTrials) -> dict[str, object]:
+def _circumstances(case: CaseTrials) -> dict[str, Any]:
     place = {"run": case.run_id, "machine": case.machine_id}
     return place | circumstances(case.case)
 

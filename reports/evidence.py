@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from tlbench.calibrate import noise_floor
 from tlbench.db import query
+from tlbench.db.connection import ById
 from tlbench.db.query import MachineRecord, RunRecord, TrialRecord
 from tlbench.measure.map_file import MAPS_NAME
 from tlbench.reports.cases import Floors, Names
@@ -64,7 +65,7 @@ def read_evidence(
     trials = query.trials(session, run_ids)
     machines = query.machines(session, run_ids)
     trained = [trial.id for trial in trials if trial.case.mode == "fit"]
-    hosts = {record.id: record.machine for record in machines}
+    hosts = ById({record.id: record.machine for record in machines})
     used = {(t.machine_id, t.case.device): t.case for t in trials if t.machine_id}
     return Evidence(
         runs=runs,

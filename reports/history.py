@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from tlbench.calibrate import noise_floor
 from tlbench.changes import FEWEST, Change, find_changes, standing
 from tlbench.db import query
+from tlbench.db.connection import ById
 from tlbench.db.history import (
     KnownCase,
     Reading,
@@ -207,7 +208,7 @@ def read_histories(
             newest.setdefault((known.identity, known.origin), known)
     of_case = _by_case(session, newest, runs, metrics)
     used = sorted({r.run_id for rows in of_case.values() for r in rows})
-    machines = {m.id: m.machine for m in query.machines(session, used)}
+    machines = ById({m.id: m.machine for m in query.machines(session, used)})
     floor_of = _floors(session)
     labels = label_cases([case for key, case in newest.items() if key in of_case])
     found = []

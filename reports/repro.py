@@ -204,7 +204,12 @@ def _checks(
 
 
 def _status_check(old: TrialRecord, new: Sequence[TrialRecord]) -> Check:
-    ways = {_way(trial): trial for trial in new}
+    """How the new trials end against the old one; a lost one says nothing of it."""
+    told = [trial for trial in new if trial.status != "lost"]
+    if old.status == "lost" or not told:
+        of_new = "; ".join(dict.fromkeys(map(_ended, new)))
+        return Check("how it ends", _ended(old), of_new, verdict="inconclusive")
+    ways = {_way(trial): trial for trial in told}
     is_same = set(ways) == {_way(old)}
     now = list(dict.fromkeys(_ended(trial) for trial in ways.values()))
     is_word_for_word = now == [_ended(old)]

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from tlbench.db import query
 from tlbench.db.conditions import Condition, parse_conditions
+from tlbench.db.connection import ById
 from tlbench.db.query import MachineRecord, RunRecord
 from tlbench.db.search import Search
 from tlbench.errors import ReportError
@@ -134,7 +135,7 @@ def _read(
             case for case in neighbours if any(t.id in wanted for t in case.trials)
         ),
         neighbours=neighbours,
-        machines={m.id: m for m in query.machines(session, run_ids)},
+        machines=ById({m.id: m for m in query.machines(session, run_ids)}),
     )
 
 

@@ -12,9 +12,11 @@ from tlbench.db.settings import flatten
 from tlbench.machine import Machine
 from tlbench.reports.cases import (
     CHECKPOINT,
+    DEEPSPEED,
     CaseTrials,
     Weights,
     circumstances,
+    differing,
     weights_of,
 )
 from tlbench.reports.quantities import LARGEST_BATCH
@@ -185,11 +187,10 @@ class Side:
         ours, theirs = (json.loads(side.circumstances[name]) for side in (self, other))
         if not isinstance(ours, dict):
             return f"{name} ({_shown(ours)}, {_shown(theirs)})"
-        return f"{name}: " + ", ".join(
-            f"{field} ({_shown(ours.get(field))}, {_shown(theirs.get(field))})"
-            for field in {**ours, **theirs}
-            if ours.get(field) != theirs.get(field)
-        )
+        words = differing(ours, theirs, _shown).values()
+        if name == DEEPSPEED:
+            return ", ".join(f"{DEEPSPEED}.{told}" for told in words)
+        return f"{name}: {', '.join(words)}"
 
 
 def _shown(value: object) -> str:

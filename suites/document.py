@@ -7,9 +7,11 @@ Plain words are read by the rules of YAML 1.2, not by PyYAML's older ones: `1e-3
 number; `on`, `off`, `yes`, `no` and dates are texts.
 """
 
+import os
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
@@ -65,6 +67,22 @@ class Value:
         return replace(self, content=entries)
 
 
+def read_start(path: Path, most: int) -> bytes:
+    """What a file holds; of a larger one `most` bytes and one more.
+
+    A named pipe is read until its writer has ended; one without a writer is empty.
+    """
+    with open(path, "rb", opener=_open_at_once) as file:
+        return file.read(most + 1)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """A descriptor of a file; of a pipe too, whether it has a writer or not."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    os.set_blocking(descriptor, True)
+    return descriptor
+
+
 def decode(data: bytes, source: str) -> str:
     """The text of a file that holds `data`."""
     _check_size(len(data), source)
@@ -117,7 +135,7 @@ class _Loader(yaml.SafeLoader):
         self.nodes += 1
         problem = None
         if getattr(event, "tag", None) is not None:
-            problem = f"the tag {event.tag!r} has no meaning in a suite"
+            problem = f"the tag {_cut(event.tag)!r} has no meaning in a suite"
         elif self.depth > MAX_DEPTH:
             problem = f"it is nested deeper than {MAX_DEPTH}"
         elif self.nodes > MAX_VALUES:
@@ -127,7 +145,13 @@ class _Loader(yaml.SafeLoader):
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
+        if isinstance(node, yaml.ScalarNode) and _SURROGATE.search(node.value):
+            problem = "an escape stands for half a character"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         return node
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _compose(text: str, source: str) -> yaml.Node | None:
@@ -156,7 +180,8 @@ _UNQUOTED_NAME = re.compile(r"ViT-[\w/@+]*[\[{,]")
 def _syntax_message(error: yaml.MarkedYAMLError, text: str, source: str) -> str:
     mark = error.problem_mark or error.context_mark
     line = mark.line if mark else 0
-    message = f"{source}:{line + 1}: cannot be read as YAML: {error.problem}"
+    problem = _cut(error.problem or "", 200)  # it may quote a name of any length
+    message = f"{source}:{line + 1}: cannot be read as YAML: {problem}"
     if error.context and error.context_mark:
         message += f" {error.context} from line {error.context_mark.line + 1}"
     lines = text.splitlines()
@@ -275,5 +300,9 @@ def _scalar(node: yaml.ScalarNode) -> str | int | float | bool | None:
 
 def _shown(content: object, text: str) -> str:
     if isinstance(content, str):
-        return repr(content if len(content) <= 60 else content[:57] + "...")
+        return repr(_cut(content))
     return text or "null"
+
+
+def _cut(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."

@@ -7,6 +7,7 @@ holds for each scale of a file: a second reading of it, with other settings laid
 """
 
 import itertools
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +24,15 @@ from pydantic import ValidationError
 from tlbench.errors import SuiteError
 from tlbench.suites.braces import expand_braces
 from tlbench.suites.checkpoints import resolve_checkpoint
-from tlbench.suites.document import MAX_SIZE, Value, decode, located, read_yaml
+from tlbench.suites.deepspeed import read_config
+from tlbench.suites.document import (
+    MAX_SIZE,
+    Value,
+    decode,
+    located,
+    read_start,
+    read_yaml,
+)
 from tlbench.suites.mistakes import Mistakes
 from tlbench.suites.model_spec import ModelSpec
 from tlbench.suites.names import (
@@ -38,13 +47,27 @@ from tlbench.suites.paths import resolve_path
 from tlbench.suites.recipes import RECIPES, settings_under
 from tlbench.suites.schema import Spec
 from tlbench.suites.sources import Sources
-from tlbench.suites.spec import MODES, Case, Suite, Trial
+from tlbench.suites.spec import (
+    DEFAULT_RETRY,
+    FAILURES,
+    MODES,
+    Case,
+    Suite,
+    Trial,
+)
 
 MAX_CASES = 10_000
+MAX_WRONG_CASES = 200
+"""Once so many have a mistake, no others are looked at."""
+MAX_TRIALS = 1_000_000
+MAX_NAME = 200
+"""Most characters of a file's name that its suite is called by."""
 MAX_EXCLUDED = 200
-"""Most combinations of settings that `exclude` may name."""
+"""Most combinations of settings that `exclude` may name, and most models."""
 MAX_SCALES = 20
 """Most scales of a suite: each is checked whenever its file is read."""
+MAX_SCALED_CASES = 50_000
+"""Most cases of a suite and of all its scales."""
 DEFAULT_REPEATS: dict[str, int] = {
     **dict.fromkeys(MODES, 5),
     **dict.fromkeys(("profile", "fewshot", "evaluate"), 1),
@@ -54,6 +77,8 @@ _SETTINGS = frozenset(Case.model_fields) - {"model"}
 _GRID = _SETTINGS | {"models"}
 _RECIPE = "recipe"
 """The setting that stands for others."""
+_CONFIG = "deepspeed"
+"""The setting that may name a file in place of what stands in it."""
 _SUITE_FIELDS = frozenset(Suite.model_fields) - {"cases", "sources"}
 _TOP_LEVEL = _GRID | _SUITE_FIELDS | {_RECIPE, "include", "exclude"}
 _SCALED = _TOP_LEVEL - {"name"}
@@ -93,7 +118,9 @@ def load_suite(
     built_in = _built_in_files().get(source)
     if built_in is not None:
         return parse_suite(built_in.read_text("utf-8"), built_in.name, scale=scale)
-    return parse_suite(_read_file(source), source, Path(source).parent, scale)
+    shown = _shown(source)
+    text = decode(_read_file(source), shown)
+    return parse_suite(text, shown, Path(source).parent, scale)
 
 
 def parse_suite(
@@ -135,6 +162,8 @@ def repeat_suite(trial: Trial, trial_timeout_s: float) -> dict[str, Any]:
     """
     settings = trial.case.canonical()
     del settings["model"]
+    if trial.case.deepspeed is not None:  # its lists, in a mapping, would be axes
+        settings[_CONFIG] = json.dumps(trial.case.deepspeed)
     if trial.data_path is not None:
         settings["paths"] = {trial.case.data: trial.data_path}
     return {
@@ -174,10 +203,14 @@ def _built_in(file: Traversable) -> BuiltIn:
     return BuiltIn(text.strip().partition("\n")[0], tuple(scales))
 
 
-def _read_file(source: str) -> str:
+def _shown(source: str) -> str:
+    """A path as a message shows it, on one line whatever it is called."""
+    return source if source and source.isprintable() else repr(source)
+
+
+def _read_file(source: str) -> bytes:
     try:
-        with Path(source).open("rb") as file:
-            data = file.read(MAX_SIZE + 1)
+        return read_start(Path(source), MAX_SIZE)
     except FileNotFoundError as error:
         names = list(_built_in_files())
         raise SuiteError(
@@ -186,8 +219,7 @@ def _read_file(source: str) -> str:
         ) from error
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
         reason = getattr(error, "strerror", None) or error
-        raise SuiteError(f"{source}: cannot be read: {reason}") from error
-    return decode(data, source)
+        raise SuiteError(f"{_shown(source)}: cannot be read: {reason}") from error
 
 
 # ---------------------------------------------------------------- scales
@@ -212,6 +244,10 @@ def _scaled_suites(
         if suite is not None:
             name = f"{suite.name} ({scale})"
             suites[scale] = suite.model_copy(update={"name": name})
+        if sum(len(suite.cases) for suite in suites.values()) > MAX_SCALED_CASES:
+            what = f"have more than {MAX_SCALED_CASES} cases in all"
+            mistakes.add(root.entries["scales"], what)
+            break
     return suites
 
 
@@ -427,8 +463,15 @@ def _grids(root: Value, mistakes: Mistakes) -> Iterator[Value]:
     if "include" not in root.entries or {"models", "mode"} <= top.entries.keys():
         yield top
     for item in _mappings(root, "include", mistakes):
-        mistakes.check_keys(item, _GRID | {_RECIPE})
+        _check_grid(item, mistakes)
         yield _laid_over(top, item.only(_GRID | {_RECIPE}))
+
+
+def _check_grid(item: Value, mistakes: Mistakes) -> None:
+    """Tell the keys that are unknown, or belong to the suite as a whole."""
+    for key in sorted(item.entries.keys() & _SUITE_FIELDS):
+        mistakes.add(item.entries[key], "holds for the suite: it stands at its top")
+    mistakes.check_keys(item, _GRID | _SUITE_FIELDS | {_RECIPE})
 
 
 def _laid_over(base: Value, top: Value) -> Value:
@@ -510,7 +553,7 @@ def _agrees(wanted: Value, actual: Any) -> bool:
     return bool(wanted.content == actual)
 
 
-def _exclusions(root: Value, mistakes: Mistakes) -> list[_Exclusion]:
+def _exclusions(root: Value, folder: Path, mistakes: Mistakes) -> list[_Exclusion]:
     items = list(_mappings(root, "exclude", mistakes))
     if sum(map(_count, items)) > MAX_EXCLUDED:
         mistakes.add(root.entries["exclude"], f"has more than {MAX_EXCLUDED} entries")
@@ -518,8 +561,12 @@ def _exclusions(root: Value, mistakes: Mistakes) -> list[_Exclusion]:
     for item in items:
         mistakes.check_keys(item, _GRID)
         for point in _expand(item.only(_SETTINGS)):
-            _case(_Candidate(_STAND_IN, point), mistakes, is_partial=True)
-    return [_Exclusion(item, _patterns(item, mistakes)) for item in items]
+            _case(_Candidate(_STAND_IN, point), folder, mistakes, is_partial=True)
+    found = [_Exclusion(item, _patterns(item, mistakes)) for item in items]
+    if sum(len(exclusion.patterns) for exclusion in found) > MAX_EXCLUDED:
+        mistakes.add(root.entries["exclude"], f"names more than {MAX_EXCLUDED} models")
+        return []
+    return found
 
 
 def _patterns(item: Value, mistakes: Mistakes) -> list[str]:
@@ -533,6 +580,8 @@ def _patterns(item: Value, mistakes: Mistakes) -> list[str]:
             patterns += map(_pattern, expand_braces(entry.content))
         except SuiteError as error:
             mistakes.add(entry, str(error))
+        if len(patterns) > MAX_EXCLUDED:
+            break
     return patterns
 
 
@@ -553,11 +602,18 @@ def _cases(
 ) -> tuple[Case, ...]:
     """The cases that are left, each once, in order."""
     cases: dict[str, Case] = {}
+    wrong = 0
     for candidate in candidates:
+        if wrong == MAX_WRONG_CASES:
+            break
         # Every exclusion is asked, for each is to drop something.
         dropped = [exclusion.drops(candidate) for exclusion in exclusions]
-        case = None if any(dropped) else _case(candidate, mistakes)
-        if case is not None:
+        if any(dropped):
+            continue
+        case = _case(candidate, folder, mistakes)
+        if case is None:
+            wrong += 1
+        else:
             case = _with_digest(case, candidate, folder, mistakes)
             cases.setdefault(case.identity, case)
     for exclusion in exclusions:
@@ -567,14 +623,18 @@ def _cases(
 
 
 def _case(
-    candidate: _Candidate, mistakes: Mistakes, is_partial: bool = False
+    candidate: _Candidate, folder: Path, mistakes: Mistakes, is_partial: bool = False
 ) -> Case | None:
     fields = {**candidate.settings.plain(), "model": candidate.model}
     try:
+        if isinstance(fields.get(_CONFIG), str):
+            fields[_CONFIG] = read_config(fields[_CONFIG], folder)
         return Case.model_validate(fields)
+    except SuiteError as error:
+        mistakes.add(candidate.settings.find([_CONFIG]), str(error))
     except ValidationError as error:
         mistakes.add_invalid(error, Case, candidate.settings, is_partial)
-        return None
+    return None
 
 
 def _with_digest(
@@ -593,7 +653,7 @@ def _with_digest(
 
 def _suite(root: Value, folder: Path, mistakes: Mistakes) -> Suite | None:
     """The suite of one top level; None where anything is wrong with it."""
-    exclusions, sources = _exclusions(root, mistakes), Sources(folder)
+    exclusions, sources = _exclusions(root, folder, mistakes), Sources(folder)
     candidates = _candidates(root, sources, mistakes)
     cases = _cases(candidates, exclusions, folder, mistakes)
     if not cases and not mistakes.found:
@@ -602,10 +662,11 @@ def _suite(root: Value, folder: Path, mistakes: Mistakes) -> Suite | None:
     # Without a case there is a mistake already; the stand-in lets the rest be told.
     stand_in = Case(model=_STAND_IN, mode="profile")
     fields = {
-        "name": Path(mistakes.source).stem,
+        "name": _name_after(mistakes.source),
         **own.plain(),
         **_whole_paths(own, folder, mistakes),
         "repeats": _repeats(own.entries.get("repeats"), mistakes),
+        **_retry(own.entries.get("retry"), mistakes),
         "cases": cases or (stand_in,),
         "sources": sources.texts,
     }
@@ -613,7 +674,23 @@ def _suite(root: Value, folder: Path, mistakes: Mistakes) -> Suite | None:
         suite = Suite.model_validate(fields)
     except ValidationError as error:
         mistakes.add_invalid(error, Suite, own)
+    else:
+        _check_trials(suite, own, mistakes)
     return None if mistakes.found else suite
+
+
+def _name_after(source: str) -> str:
+    """What a suite without a name is called: as its file, as far as that is a name."""
+    return Path(source).stem.strip()[:MAX_NAME].strip() or "suite"
+
+
+def _check_trials(suite: Suite, own: Value, mistakes: Mistakes) -> None:
+    trials = sum(suite.repeats[case.mode] for case in suite.cases)
+    if trials > MAX_TRIALS:
+        mistakes.add(
+            own.find(["repeats"]),
+            f"gives {trials:,} trials, more than {MAX_TRIALS:,}",
+        )
 
 
 def _whole_paths(own: Value, folder: Path, mistakes: Mistakes) -> dict[str, Any]:
@@ -635,6 +712,14 @@ def _whole_paths(own: Value, folder: Path, mistakes: Mistakes) -> dict[str, Any]
         else whole(value)
         for key, value in given.items()
     }
+
+
+def _retry(value: Value | None, mistakes: Mistakes) -> dict[str, Any]:
+    """`retry` as it is given, over what holds by default; nothing where it is not."""
+    if value is None or not isinstance(value.content, dict):
+        return {}  # the schema tells what is no mapping
+    mistakes.check_keys(value, FAILURES)
+    return {"retry": DEFAULT_RETRY | value.only(FAILURES).plain()}
 
 
 def _repeats(value: Value | None, mistakes: Mistakes) -> dict[str, Any]:

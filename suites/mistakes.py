@@ -71,7 +71,9 @@ class Mistakes:
         self.found.add((line, located(self.source, line, path, message)))
 
     def _add_unknown(self, key: str, value: Value, known: Iterable[str]) -> None:
-        way_out = did_you_mean(key, known) or f"; known are {', '.join(sorted(known))}"
+        way_out = f"; known are {', '.join(sorted(known))}"
+        if not self.are_many:  # to look for a near one takes time
+            way_out = did_you_mean(key, known) or way_out
         self._add(value.key_line, value.path, f"is not a known key{way_out}")
 
     def _add_detail(
@@ -90,7 +92,10 @@ class Mistakes:
             message = str(details["ctx"]["error"])
             self.add(_first_mentioned(value, message), message)
         else:
-            self.add(value, f"{value.text} {wording(details, schema)}")
+            given = value.text
+            if value is record:  # what follows from others, such as mlp_dim
+                given = f"{'.'.join(map(str, path))}={details['input']}"
+            self.add(value, f"{given} {wording(details, schema)}")
 
 
 def _first_mentioned(record: Value, message: str) -> Value:

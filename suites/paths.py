@@ -16,9 +16,10 @@ def resolve_path(path: str, folder: Path = Path()) -> str:
     """The whole path of one that is relative to `folder`; a URL is left as it is.
 
     Raises:
-        SuiteError: The URL holds a password, which is no thing to keep.
+        SuiteError: The URL holds a password, which is no thing to keep; or the path
+            begins at the home of nobody.
     """
-    if re.search(r"://[^/@]*:[^/@]*@", path):
+    if re.search(r"://[^/@:]*:[^/@]*@", path):
         raise SuiteError(
             "the URL holds a password, which would be stored with the results; fsspec"
             " takes it from its own configuration too"
@@ -28,12 +29,23 @@ def resolve_path(path: str, folder: Path = Path()) -> str:
 
 
 def local_path(path: str) -> Path | None:
-    """What a path, or a URL of fsspec, names on this machine; None: it is elsewhere."""
+    """What a path, or a URL of fsspec, names on this machine; None: it is elsewhere.
+
+    Raises:
+        SuiteError: It begins at the home of a user whom this machine does not know.
+    """
     for protocol in ("file://", "local://"):
         path = path.removeprefix(protocol)
     if "://" in path or "::" in path:
         return None
-    return Path(path).expanduser()
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        home = path.partition("/")[0]
+        raise SuiteError(
+            f"{home!r} is nobody's home on this machine; ./{home} is a folder of that"
+            " name"
+        ) from error
 
 
 def parse_paths(words: Iterable[str]) -> dict[str, str]:

@@ -75,6 +75,8 @@ _WORDING = {
     "string_too_short": "is empty",
     "string_too_long": "has more than {max_length} characters",
     "dict_type": "is not a mapping",
+    # The one field of a list; a list of its own would be an axis.
+    "tuple_type": "cannot stand there; grid_pool: pool2@3,6 would be right",
     "model_type": "is not a mapping",
     "count_or_max": "is neither a whole number nor max",
     "greater_than": "is not greater than {gt:.12g}",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from tlbench.errors import SuiteError
+from tlbench.suites.document import read_start
 from tlbench.suites.model_spec import OWN_BUILDERS, BuilderSpec, ModelSpec
 from tlbench.suites.names import did_you_mean, model_name, option_text
 
@@ -138,8 +139,7 @@ def _names(parameters: Iterable[ast.arg]) -> tuple[str, ...]:
 
 def _read(path: Path, name: str) -> _UserFile:
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_SIZE + 1)
+        data = read_start(path, MAX_SIZE)
     except FileNotFoundError:
         _refuse(f"there is no file {path.absolute()}")
     except OSError as error:

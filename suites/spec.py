@@ -7,6 +7,7 @@ fields that stand at their default, so a default must never change its meaning.
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -19,6 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from tlbench.suites.datasets import KINDS, DataInfo, Kind
+from tlbench.suites.deepspeed import Config, Decisions, undecided
 from tlbench.suites.model_spec import ModelSpec
 from tlbench.suites.schema import Count, CountOrMax, Label, Size, Spec
 from tlbench.suites.training import (
@@ -37,6 +39,14 @@ Attention = Literal["auto", "math", "flash", "efficient", "cudnn", "eager"]
 NO_TRAINING: frozenset[Mode] = frozenset({"infer", "fewshot", "evaluate"})
 """Modes that leave the weights as they are."""
 
+Failure = Literal["lost", "timeout", "oom", "error", "nan"]
+"""How a trial may come to nothing that another attempt may change."""
+FAILURES: tuple[Failure, ...] = get_args(Failure)
+DEFAULT_RETRY: dict[Failure, int] = {"lost": 1}
+
+_LABEL = re.compile(r"[\w./-]+=[\w.-]+")
+"""One of Ray's labels; https://docs.ray.io/en/latest/ray-core/scheduling/labels.html."""
+
 MAX_SEED = 2**31
 """Seeds lie below it: the first of a run, and those of all its repeats."""
 
@@ -53,6 +63,13 @@ class Parallelism(Spec):
     offload: Literal["none", "optimizer", "all"] = "none"
     """What ZeRO keeps in the memory of the host: nothing, the optimiser's states and
     the gradients it steps by (from stage 1), or those and the weights (stage 3)."""
+    placement: Literal["strict", "pack", "spread"] = "strict"
+    """strict: exactly `nodes` machines, equally many ranks on each. pack: as few
+    machines as hold them, filled one after another. spread: all machines of the
+    cluster's, as evenly as it goes."""
+    exclusive: Literal["device", "node"] = "device"
+    """Whether other trials may use the other GPUs of a node meanwhile. On CPUs a trial
+    takes its nodes whole either way."""
 
     @field_validator("zero_stage", mode="before")
     @classmethod
@@ -70,6 +87,21 @@ class Parallelism(Spec):
             )
         return self
 
+    @property
+    def is_on_one_node(self) -> bool:
+        """Whether all ranks are sure to share a machine."""
+        alone = self.world_size == 1
+        return alone or (self.nodes == 1 and self.placement == "strict")
+
+    @model_validator(mode="after")
+    def _nodes_are_for_strict_placement(self) -> Self:
+        if self.placement != "strict" and self.nodes > 1:
+            raise ValueError(
+                f"nodes={self.nodes} is exact, and placement={self.placement} finds"
+                " out how many; one of them would do"
+            )
+        return self
+
     @model_validator(mode="after")
     def _offload_fits_the_stage(self) -> Self:
         needed = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
@@ -79,6 +111,29 @@ class Parallelism(Spec):
                 f" zero_stage={self.zero_stage}"
             )
         return self
+
+
+class Resources(Spec):
+    """Which nodes of a cluster a trial may run on."""
+
+    accelerator: Annotated[Label, Field(max_length=100)] | None = None
+    """Ray's accelerator type of the node, such as H100; None: any, but in one run the
+    same for all cases that leave it open."""
+    labels: Annotated[Label, Field(max_length=1000)] | None = None
+    """Ray's labels that the node must have, such as `zone=a,disk=nvme`."""
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_are_pairs(cls, text: str | None) -> str | None:
+        if text is not None and not all(map(_LABEL.fullmatch, text.split(","))):
+            raise ValueError(f"labels={text} are no pairs; zone=a,disk=nvme would do")
+        return text
+
+    @property
+    def label_values(self) -> dict[str, str]:
+        """The labels by their names."""
+        pairs = self.labels.split(",") if self.labels else []
+        return dict(pair.split("=") for pair in pairs)
 
 
 class Timing(Spec):
@@ -156,6 +211,7 @@ class Case(Spec):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: GPUs where the cluster has them."""
     parallelism: Parallelism = Parallelism()
+    resources: Resources = Resources()
     stack: Literal["torch", "torchrun", "ray", "deepspeed"] = "deepspeed"
     """What runs the steps: torch alone in a plain process; processes of torchrun;
     workers of Ray; or DeepSpeed in them. Without DeepSpeed, several ranks train under
@@ -169,6 +225,8 @@ class Case(Spec):
     fewshot: FewShot = FewShot()
     checkpoint: Checkpoint | None = None
     """None: the model starts from random weights."""
+    deepspeed: Config | None = None
+    """What the user's own configuration tells DeepSpeed beyond the other settings."""
 
     @field_validator("*")
     @classmethod
@@ -191,6 +249,14 @@ class Case(Spec):
                 return "deepspeed"
             case _:
                 return value
+
+    @field_validator("deepspeed")
+    @classmethod
+    def _leave_out_what_is_decided(cls, value: Any, info: Any) -> Any:
+        """Keep of the configuration what the settings ahead of it do not decide."""
+        if value is None or not info.data.keys() >= _DECIDING:
+            return value
+        return undecided(value, cls.model_construct(**info.data).deepspeed_decisions)
 
     @model_validator(mode="after")
     def _data_is_known(self) -> Self:
@@ -255,10 +321,16 @@ class Case(Spec):
                 f"stack={self.stack} has no ZeRO, and parallelism.zero_stage="
                 f"{self.parallelism.zero_stage}"
             )
-        if self.stack == "torchrun" and self.parallelism.nodes > 1:
+        if self.stack != "deepspeed" and self.deepspeed is not None:
+            raise ValueError(
+                f"stack={self.stack} does without DeepSpeed, and deepspeed configures"
+                " it; stack: deepspeed would do"
+            )
+        if self.stack == "torchrun" and not self.parallelism.is_on_one_node:
             raise ValueError(
                 f"stack=torchrun stays on one node, and parallelism.nodes="
-                f"{self.parallelism.nodes}"
+                f"{self.parallelism.nodes}, parallelism.placement="
+                f"{self.parallelism.placement}"
             )
         return self
 
@@ -293,6 +365,58 @@ class Case(Spec):
         return self.global_batch_size // (
             self.parallelism.world_size * self.accumulation
         )
+
+    @property
+    def deepspeed_decisions(self) -> Decisions:
+        """What DeepSpeed is told by other settings than `deepspeed`.
+
+        What it would be told of a batch that is not known yet is None.
+        """
+        is_known = self.batch_size != "max"
+        batch = self.global_batch_size if is_known else None
+        micro = self.micro_batch_size if is_known else None
+        optimizer, offload = self.optimizer, self.parallelism.offload
+        states, weights = offload != "none", offload == "all"
+        zero = {
+            "stage": (self.parallelism.zero_stage, "parallelism.zero_stage"),
+            "offload_optimizer.device": ("cpu" if states else "none", _OFFLOAD),
+            "offload_param.device": ("cpu" if weights else "none", _OFFLOAD),
+            "cpu_offload": (states, _OFFLOAD),
+            "cpu_offload_param": (weights, _OFFLOAD),
+        }
+        precisions = {
+            "bf16": self.precision == "bf16",
+            "bfloat16": self.precision == "bf16",
+            "fp16": self.precision == "fp16",
+            "amp": False,
+            "torch_autocast": False,
+        }
+        return {
+            "train_batch_size": (batch, "batch_size"),
+            "train_micro_batch_size_per_gpu": (micro, "batch_size"),
+            "elasticity.enabled": (False, "batch_size"),
+            "gradient_accumulation_steps": (
+                self.accumulation,
+                "optimizer.gradient_accumulation_steps",
+            ),
+            "gradient_clipping": (
+                optimizer.gradient_clipping,
+                "optimizer.gradient_clipping",
+            ),
+            **{f"zero_optimization.{key}": told for key, told in zero.items()},
+            **{
+                f"{key}.enabled": (is_on, "precision")
+                for key, is_on in precisions.items()
+            },
+            "optimizer": (None, "optimizer"),
+            "optimizer.type": (optimizer.kind, "optimizer.kind"),
+            "optimizer.params.lr": (optimizer.learning_rate, "optimizer.learning_rate"),
+            "optimizer.params.weight_decay": (
+                optimizer.weight_decay,
+                "optimizer.weight_decay",
+            ),
+            "scheduler": (None, "fit.schedule"),
+        }
 
     @property
     def num_classes(self) -> int:
@@ -353,10 +477,17 @@ def identity_of(canonical: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+_OFFLOAD = "parallelism.offload"
+_DECIDING = frozenset({"batch_size", "precision", "parallelism", "optimizer"})
+"""The settings that DeepSpeed is told of beside its own configuration."""
+
 # What each mode leaves at its default.
 _ACCURACY = frozenset({"fit", "augment", "view", "fewshot"})
 _TRAINING = frozenset(
-    {"optimizer", "fit", "augment", "drop_path_rate", "gradient_checkpointing"}
+    {
+        *("optimizer", "fit", "augment", "drop_path_rate", "gradient_checkpointing"),
+        "deepspeed",
+    }
 )
 UNREAD: dict[str, frozenset[str]] = {
     "profile": frozenset(Case.model_fields) - {"model", "mode", "data", "classes"},
@@ -379,6 +510,12 @@ class Suite(Spec):
     seed: Annotated[int, Field(ge=0, lt=MAX_SEED)] = 0
     trial_timeout_s: Annotated[float, Field(gt=0, le=604_800)] = 1800.0
     """A trial that takes longer is ended and stored as `timeout`."""
+    placement_timeout_s: Annotated[float, Field(gt=0, le=604_800)] = 600.0
+    """A trial whose nodes are held by others for longer is stored as `lost`."""
+    retry: dict[Failure, Annotated[int, Field(ge=0, le=100)]] = Field(
+        default_factory=lambda: dict(DEFAULT_RETRY)
+    )
+    """Attempts after the first, at most, of a trial that ended so; all are stored."""
     paths: dict[str, str] = Field(default_factory=dict)
     """Where data sets lie, by their names; no part of a case."""
     storage: str | None = None

@@ -17,7 +17,6 @@ from tlbench.cli.options import (
     without_password,
 )
 from tlbench.cli.output import print_json
-from tlbench.cli.running import execute_planned
 
 if TYPE_CHECKING:
     from tlbench.db.store import ResultStore
@@ -184,6 +183,7 @@ def _extend(
     """Run what should settle the open comparisons, and compare again with that."""
     from importlib.metadata import version
 
+    from tlbench.cli.execution import execute, planned_job, say
     from tlbench.console import make_console
     from tlbench.machine import fingerprint
     from tlbench.reports.extension import plan_extension
@@ -192,19 +192,22 @@ def _extend(
     screen = make_console(stderr=True)
     for why in plan.refused:
         screen.print(f"not extended: {why}", markup=False)
-    stored, is_whole = execute_planned(
-        plan.suite, plan.trials, store, source="compare --extend", data=data
-    )
-    if not stored:
+    source = "compare --extend"
+    job = planned_job(store, plan.suite, plan.trials, source, None, data)
+    say(f"{plan.suite.description}: {job.length}")
+    done = execute(job, store)
+    if not done.is_whole:
+        say(done.interruption)
+    if not done.stored:
         raise typer.Exit(INTERRUPTED)
-    run_id = stored[0].run_id
+    run_id = done.stored[0].run_id
     a, b = (side.with_run(run_id) for side in (answer.a, answer.b))
     screen.print(
         f"over old and new trials again: {_comparison(a, b, options)}",
         markup=False,
         soft_wrap=True,
     )
-    if not is_whole:
+    if not done.is_whole:
         raise typer.Exit(INTERRUPTED)
     return _compare(store, a, b, answer.question)
 

@@ -9,6 +9,7 @@ from tlbench.cli.options import (
     INTERRUPTED,
     STOPPED_BY_GATE,
     TROUBLE,
+    AddressOption,
     DataOption,
     DbOption,
     JsonOption,
@@ -16,7 +17,6 @@ from tlbench.cli.options import (
     open_for_reading,
 )
 from tlbench.cli.output import print_json
-from tlbench.cli.running import execute_planned
 
 
 def trend(
@@ -110,12 +110,7 @@ def repro(
             " means either.",
         ),
     ] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT", help="Join the Ray cluster there; see `tlbench run`."
-        ),
-    ] = None,
+    address: AddressOption = None,
     data: DataOption = None,
     db: DbOption = DEFAULT_DB,
     as_json: JsonOption = False,
@@ -127,6 +122,7 @@ def repro(
 
     Example: `tlbench repro 7 --repeats 3 --fail-on differs`
     """
+    from tlbench.cli.execution import execute, planned_job, say
     from tlbench.console import make_console, repro_parts
     from tlbench.db.store import ResultStore
     from tlbench.reports.repro import describe, judge, plan_repro, read_original
@@ -137,14 +133,15 @@ def repro(
         with store.session() as session:
             original = read_original(session, trial_id, metric)
         suite, trials = plan_repro(original, repeats)
-        stored, is_whole = execute_planned(
-            suite, trials, store, source="repro", data=data, address=address
-        )
-        if not is_whole:
+        job = planned_job(store, suite, trials, "repro", address, data)
+        say(f"{suite.description}: {job.length}")
+        done = execute(job, store)
+        if not done.is_whole or done.run_id is None:
+            say(done.interruption)
             raise typer.Exit(INTERRUPTED)
         with store.session() as session:
             level = LEVEL if gate is None else GATE_LEVEL
-            answer = judge(session, original, stored[0].run_id, level)
+            answer = judge(session, original, done.run_id, level)
     if as_json:
         print_json(describe(answer))
     else:

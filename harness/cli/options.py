@@ -43,6 +43,14 @@ DbOption = Annotated[
         help="The result database: a file, or the URL of PostgreSQL.",
     ),
 ]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Join the Ray cluster there (`auto`: the one on this machine)"
+        " instead of starting Ray here.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 ReportOption = Annotated[
     Path | None, typer.Option("--report", metavar="FILE", help="Write an HTML report.")
@@ -57,6 +65,8 @@ DataOption = Annotated[
     ),
 ]
 DEFAULT_DB = "tlbench.db"
+SECRET = "(?i:password|passwd|secret|token|key|sig)"
+"""How the names of options in a URL sound that nobody else may know."""
 Word = TypeVar("Word", bound=str)
 
 
@@ -106,7 +116,12 @@ def command_line() -> str:
 
 
 def without_password(word: str) -> str:
-    return re.sub(r"(://[^/@]*?):[^/@]*@", r"\1:***@", word)
+    """The word without what a URL in it tells only those who may know it.
+
+    SQLAlchemy takes everything up to the last @ for the password, a slash as well.
+    """
+    shown = re.sub(r"(://[^:/?@]*):.*@", r"\1:***@", word)
+    return re.sub(rf"([?&][^=&]*(?:{SECRET})[^=&]*=)[^&]*", r"\1***", shown)
 
 
 def open_existing(db: str) -> "ResultStore | None":

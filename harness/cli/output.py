@@ -1,6 +1,7 @@
 """What commands print: JSON for programs, and the summary of a run."""
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,5 +41,11 @@ def plain(record: Any) -> dict[str, Any]:
 
 
 def print_json(value: Any) -> None:
-    # Times are the only values that JSON has no word for.
-    print(json.dumps(value, indent=2, default=lambda moment: moment.isoformat()))
+    print(json.dumps(value, indent=2, default=_json))
+
+
+def _json(value: Any) -> Any:
+    """What JSON has no word for: the driver of a run, and times."""
+    from tlbench.driver import Driver
+
+    return asdict(value) if isinstance(value, Driver) else value.isoformat()

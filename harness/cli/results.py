@@ -1,6 +1,7 @@
 """`runs`, `show` and `report`: what is stored."""
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,11 +18,17 @@ from tlbench.cli.output import plain, print_json, show_run
 from tlbench.errors import ReportError, StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tlbench.db.query import TrialRecord
     from tlbench.result import Artifact
+    from tlbench.watch import Sight
 
 Form = Literal["html", "markdown"]
 ChartFormat = Literal["svg", "png"]
 STDOUT = Path("-")
+SHORTEST_WATCH_S = 2.0
+"""A look costs little, but trials may be measured on the same machine."""
 
 
 def runs(
@@ -31,16 +38,42 @@ def runs(
             "--tag", metavar="TAG", help="Only runs with it; may be given again."
         ),
     ] = None,
+    is_watched: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Show how far the newest runs are, again and again until Ctrl-C; once"
+            " where there is no terminal.",
+        ),
+    ] = False,
+    every_s: Annotated[
+        float,
+        typer.Option(
+            "--every",
+            metavar="SECONDS",
+            min=SHORTEST_WATCH_S,
+            help="How often --watch looks.",
+        ),
+    ] = SHORTEST_WATCH_S,
     db: DbOption = DEFAULT_DB,
     as_json: JsonOption = False,
 ) -> None:
     """The runs in the database, newest first.
 
-    Example: `tlbench runs --tag nightly`
+    Example: `tlbench runs --tag nightly` or `tlbench runs --watch`
     """
     from tlbench.console import make_console, runs_table
     from tlbench.db import query
 
+    if is_watched:
+        if as_json or tags:
+            raise typer.BadParameter(
+                "goes with neither --json nor --tag", param_hint="--watch"
+            )
+        from tlbench.watch import watch
+
+        watch(lambda: _look(db), every_s, make_console())
+        return
     with open_for_reading(db) as store, store.session() as session:
         stored = query.runs(session)
     wanted = set(tags or ())
@@ -55,6 +88,18 @@ def runs(
         print(f"no run is tagged {' '.join(sorted(wanted))}; {there_are}")
     else:
         print(query.NO_RUN_YET)
+
+
+def _look(db: str) -> "Sight":
+    """Read what those who watch need; opened anew, for a file may be replaced."""
+    from tlbench.db import query
+    from tlbench.db.recent import recent_trials
+    from tlbench.watch import MAX_RUNS, Sight
+
+    with open_for_reading(db) as store, store.session() as session:
+        runs = query.runs(session, limit=MAX_RUNS)
+        going_on = [run.id for run in runs if run.status == "running"]
+        return Sight(runs, recent_trials(session, going_on), datetime.now(UTC))
 
 
 def show(
@@ -72,18 +117,25 @@ def show(
             help="Write what the trial left behind, such as its trace, into a folder.",
         ),
     ] = None,
+    log: Annotated[
+        int | None,
+        typer.Option(
+            metavar="RANK", min=0, help="Print what a rank of the failed trial printed."
+        ),
+    ] = None,
     db: DbOption = DEFAULT_DB,
     as_json: JsonOption = False,
 ) -> None:
     """The results of a run, or everything about one trial.
 
-    Example: `tlbench show --trial 7` or `tlbench show --trial 7 --save traces`
+    Example: `tlbench show --trial 7`, `tlbench show --trial 7 --log 0` or
+    `tlbench show --trial 7 --save traces`
     """
     from tlbench.console import make_console, trial_tables
     from tlbench.db import query
+    from tlbench.kept_logs import kept_logs
 
-    if save is not None and trial is None:
-        raise typer.BadParameter("goes with --trial only", param_hint="--save")
+    _check_options(trial, save=save, log=log, as_json=as_json)
     with open_for_reading(db) as store:
         if trial is None:
             show_run(run_id_of(run_id, store), store, as_json=as_json)
@@ -91,13 +143,43 @@ def show(
         with store.session() as session:
             record = query.trial(session, trial)
             artifacts = query.artifacts(session, trial)
+            attempts = query.attempts(session, record.run_id, record.position)
+    if log is not None:
+        _print_log(kept_logs(artifacts), log, record)
+        return
     if save is not None:
         _save(artifacts, save, record.id)
     if as_json:
         print_json(plain(record))
         return
-    for table in trial_tables(record):
-        make_console().print(table)
+    logs = kept_logs(artifacts) if record.status != "ok" else {}
+    for part in trial_tables(record, attempts, logs):
+        make_console().print(part)
+
+
+def _check_options(
+    trial: int | None, *, save: Path | None, log: int | None, as_json: bool
+) -> None:
+    for option, value in (("--save", save), ("--log", log)):
+        if value is not None and trial is None:
+            raise typer.BadParameter("goes with --trial only", param_hint=option)
+    if log is not None and (as_json or save is not None):
+        raise typer.BadParameter(
+            "goes with neither --json nor --save", param_hint="--log"
+        )
+
+
+def _print_log(logs: "Mapping[int, str]", rank: int, trial: "TrialRecord") -> None:
+    """Print a log as it is; onto a terminal without power over it."""
+    from tlbench.console import harmless
+
+    if rank not in logs:
+        there_are = "; there are those of " + ", ".join(map(str, logs)) if logs else ""
+        raise StoreError(
+            f"trial {trial.id} ({trial.status}) has no log of rank {rank}{there_are}"
+        )
+    log = harmless(logs[rank]) if sys.stdout.isatty() else logs[rank]
+    sys.stdout.write(log if log.endswith("\n") else f"{log}\n")
 
 
 def report(

@@ -9,13 +9,13 @@ from tlbench.cli.options import (
     DEFAULT_DB,
     INTERRUPTED,
     TROUBLE,
+    AddressOption,
     DataOption,
     DbOption,
     JsonOption,
     ReportOption,
     ScaleOption,
     SuiteArgument,
-    command_line,
     load,
     open_existing,
     with_data,
@@ -24,19 +24,29 @@ from tlbench.cli.options import (
 from tlbench.cli.output import print_json, show_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from tlbench.budget import Budget
-    from tlbench.console import Paced
+    from tlbench.cli.execution import Job
     from tlbench.db.store import ResultStore
-    from tlbench.plan import Forecast
     from tlbench.result import TrialResult
-    from tlbench.runner import Learn, Stored
-    from tlbench.suites.spec import Suite, Trial
 
 
 def run(
-    suite: SuiteArgument,
+    suite: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SUITE|RUN",
+            help="A built-in suite (`tlbench suites`), a YAML file, or `-` for stdin;"
+            " with --resume a run.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with a run that was ended or killed, as it was asked for: only"
+            " what is missing, `lost` or `skipped` runs. Without its number the newest"
+            " that lacks something.",
+        ),
+    ] = False,
     scale: ScaleOption = None,
     data: DataOption = None,
     storage: Annotated[
@@ -48,14 +58,7 @@ def run(
         ),
     ] = None,
     db: DbOption = DEFAULT_DB,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="Join the Ray cluster there (`auto`: the one on this machine)"
-            " instead of starting Ray here.",
-        ),
-    ] = None,
+    address: AddressOption = None,
     budget: Annotated[
         str | None,
         typer.Option(
@@ -64,71 +67,96 @@ def run(
             " repeats: they go where intervals are widest.",
         ),
     ] = None,
+    rehearse: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            max=86_400,
+            help="Measure nothing: each trial gets its nodes and devices, holds them so"
+            " long (0 will do), and is stored as `skipped`.",
+        ),
+    ] = None,
     report: ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a suite: every finished trial is stored at once.
 
     Exit code 3: a trial failed; the others and the report are there. Ctrl-C ends a
-    run and keeps what is finished.
+    run and keeps what is finished; `--resume` goes on with it.
 
     Example: `tlbench run smoke --report smoke.html`
     """
-    from tlbench.console import Pace, make_console
+    from tlbench.cli.execution import new_job, resumed_job
     from tlbench.db.store import ResultStore
-    from tlbench.plan import order_trials
-    from tlbench.units import format_counted, format_duration
 
-    budget_s = None if budget is None else _budget_s(budget)
-    loaded = with_storage(load(suite, scale), storage)
-    loaded = with_data(loaded, data, is_here=address is None)
     if report is not None:
         from tlbench.reports.files import check_destination, form_of
 
         form_of(report)
         check_destination(report)
-    screen = make_console(stderr=True)
+    if resume:
+        _refuse_with_resume(
+            scale=scale, storage=storage, budget=budget, rehearse=rehearse
+        )
+        with ResultStore.open(db) as store:
+            job = resumed_job(store, _run_number(suite), data, address)
+            _carry_out(job, store, report, as_json=as_json)
+        return
+    if suite is None:
+        raise typer.BadParameter(
+            "a suite is missing; smoke would do", param_hint="SUITE"
+        )
+    budget_s = None if budget is None else _budget_s(budget)
+    if budget is not None and rehearse is not None:
+        raise typer.BadParameter(
+            f"{budget} would buy measurements, and a rehearsal has none",
+            param_hint="--budget",
+        )
+    loaded = with_storage(load(suite, scale), storage)
+    loaded = with_data(loaded, data, is_here=address is None)
     with ResultStore.open(db, create=True) as store:
-        forecasts = forecast_suite(loaded, store, is_here=address is None)
-        spending = None
-        if budget_s is not None:
-            spending = _spend(loaded, forecasts, budget_s)
-        trials = order_trials(loaded) if spending is None else spending
-        length = (
-            format_counted(len(trials), "trial")
-            if budget_s is None
-            else f"{format_duration(budget_s)} for"
-            f" {format_counted(len(loaded.cases), 'case')}"
-        )
-        screen.print(
-            f"{loaded.name}: {length}, results go to {store.location}",
-            markup=False,
-            soft_wrap=True,
-        )
-        stored, is_whole = execute(
-            loaded,
-            trials,
-            Pace(trials, forecasts) if spending is None else spending,
-            store,
-            source=suite,
-            address=address,
-            learn=None if spending is None else spending.add,
-            ended_by=None if spending is None else lambda: spending.ended_by,
-        )
-        if stored:
-            _conclude(
-                stored[0].run_id,
-                store,
-                report,
-                as_json=as_json,
-                about={} if spending is None else {"budget": spending.summary()},
+        job = new_job(store, loaded, suite, address, budget_s, rehearse)
+        _carry_out(job, store, report, as_json=as_json)
+
+
+def _refuse_with_resume(**given: object) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise typer.BadParameter(
+                f"{value} is for a new run; --resume goes on as the run was asked for",
+                param_hint=f"--{name}",
             )
-    if not is_whole:
-        screen.print(f"interrupted: {len(stored)} of {len(trials)} trials are kept")
+
+
+def _run_number(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not text.isdecimal():
+        raise typer.BadParameter(
+            f"{text} is not the number of a run; `tlbench runs` lists them",
+            param_hint="RUN",
+        )
+    return int(text)
+
+
+def _carry_out(
+    job: "Job", store: "ResultStore", report: Path | None, *, as_json: bool
+) -> None:
+    """Run what there is to run, and say what was found."""
+    from tlbench.cli.execution import execute, say
+
+    say(f"{job.suite.name}: {job.length}, results go to {store.location}")
+    done = execute(job, store)
+    if done.run_id is not None:
+        about = {} if job.budget is None else {"budget": job.budget.summary()}
+        _conclude(done.run_id, store, report, as_json=as_json, about=about)
+    if not done.is_whole:
+        say(done.interruption)
         raise typer.Exit(INTERRUPTED)
-    if spending is not None:
-        screen.print(spending.describe(), markup=False, soft_wrap=True)
-    if any(_has_failed(item.finished.result) for item in stored):
+    if job.budget is not None:
+        say(job.budget.describe())
+    if any(_has_failed(item.finished.result) for item in done.stored):
         raise typer.Exit(TROUBLE)
 
 
@@ -151,6 +179,7 @@ def plan(
 
     Example: `tlbench plan smoke --memory`
     """
+    from tlbench.cli.forecasting import forecast_suite
     from tlbench.console import make_console, memory_table, plan_table
     from tlbench.plan import describe
     from tlbench.units import format_counted, format_duration
@@ -172,29 +201,6 @@ def plan(
     console.print(f"{counted}, about {format_duration(total)}")
 
 
-def forecast_suite(
-    suite: "Suite", store: "ResultStore | None", *, is_here: bool = True
-) -> "list[Forecast]":
-    """What each case needs; by earlier trials on such a machine if it is to run here.
-
-    The machines of a cluster elsewhere are not known yet: those of any count.
-    """
-    from tlbench.db import query
-    from tlbench.machine import fingerprint
-    from tlbench.plan import forecast, matmul_flops_per_s
-
-    identities, machine = [case.identity for case in suite.cases], fingerprint()
-    history: dict[str, list[float]] = {}
-    calibration: dict[str, float | None] = {}
-    if store is not None:
-        with store.session() as session:
-            history = query.case_wall_times(
-                session, identities, machine=machine if is_here else None
-            )
-            calibration = query.calibration(session, machine)
-    return forecast(suite, history, matmul_flops_per_s(), calibration, machine)
-
-
 def _budget_s(text: str) -> float:
     from tlbench.budget import parse_budget
 
@@ -202,89 +208,6 @@ def _budget_s(text: str) -> float:
         return parse_budget(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--budget") from error
-
-
-def _spend(
-    suite: "Suite", forecasts: "Sequence[Forecast]", budget_s: float
-) -> "Budget":
-    from tlbench.budget import Budget
-    from tlbench.reports.compare import planned_pairs
-
-    expected_s = {item.identity: item.trial_time_s for item in forecasts}
-    return Budget(suite, planned_pairs(suite.cases), expected_s, budget_s)
-
-
-def execute_planned(
-    suite: "Suite",
-    trials: "Sequence[Trial]",
-    store: "ResultStore",
-    *,
-    source: str,
-    data: list[str] | None,
-    address: str | None = None,
-) -> "tuple[list[Stored], bool]":
-    """The same for trials that a command has planned by itself; it says how many."""
-    from dataclasses import replace
-
-    from tlbench.console import Pace, make_console
-    from tlbench.suites.paths import data_path
-    from tlbench.units import format_counted, format_duration
-
-    suite = with_data(suite, data, is_here=address is None)
-    trials = [replace(t, data_path=data_path(t.case, suite.paths)) for t in trials]
-    pace = Pace(trials, forecast_suite(suite, store, is_here=address is None))
-    screen = make_console(stderr=True)
-    screen.print(
-        f"{suite.description}: {format_counted(len(trials), 'trial')}, about"
-        f" {format_duration(pace.left_s(0))}",
-        markup=False,
-    )
-    stored, is_whole = execute(
-        suite, trials, pace, store, source=source, address=address
-    )
-    if not is_whole:
-        screen.print(f"interrupted: {len(stored)} of {len(trials)} trials are kept")
-    return stored, is_whole
-
-
-def execute(
-    suite: "Suite",
-    trials: "Sequence[Trial]",
-    pace: "Paced",
-    store: "ResultStore",
-    *,
-    source: str,
-    address: str | None = None,
-    learn: "Learn | None" = None,
-    ended_by: "Callable[[], str] | None" = None,
-) -> "tuple[list[Stored], bool]":
-    """Run the trials, and show how they go on; whether those are all, too."""
-    import signal
-    from contextlib import closing
-
-    from tlbench.cluster import Cluster
-    from tlbench.console import follow, make_console
-    from tlbench.runner import run_trials
-
-    with (
-        Cluster(address) as cluster,
-        closing(
-            run_trials(
-                suite,
-                trials,
-                cluster,
-                store,
-                source=source,
-                command=command_line(),
-                learn=learn,
-                ended_by=ended_by,
-            )
-        ) as progress,
-    ):
-        # A polite `kill` ends a run as Ctrl-C does: what is finished stays. Ray has set
-        # a handler of its own meanwhile, which would end this process on the spot.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        return follow(progress, trials, pace, make_console(stderr=True))
 
 
 def _conclude(

@@ -5,6 +5,7 @@ What cannot be read is None with the reason, never 0.
 """
 
 import os
+import platform
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -24,6 +25,7 @@ from tlbench.measure.gpu import (
 from tlbench.measure.host import Moment, host_metrics, look
 from tlbench.measure.memory import NO_GPU
 from tlbench.result import Metric, Series
+from tlbench.units import format_counted
 
 
 class Telemetry:
@@ -111,6 +113,23 @@ def measure_idle_power(device: torch.device) -> Metric:
             return mean_power(name, found)
     except (pynvml.NVMLError, NotListedError) as error:
         return Metric(name, None, explain(error))
+
+
+def describe_device(device: torch.device, threads: int) -> str:
+    """Which one it is: a GPU by its name and UUID, a CPU by its host.
+
+    Args:
+        device: What a rank computes on.
+        threads: With how many it does on a CPU.
+    """
+    if device.type != "cuda":
+        return f"{platform.node()}, {format_counted(threads, 'thread')}"
+    try:
+        with _own_device() as found:
+            name = pynvml.nvmlDeviceGetName(found.gpu)
+            return f"{name}, {pynvml.nvmlDeviceGetUUID(found.handle)}"
+    except (pynvml.NVMLError, NotListedError) as error:
+        return f"{torch.cuda.get_device_name()} ({explain(error)})"
 
 
 @contextmanager

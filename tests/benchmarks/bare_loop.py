@@ -21,12 +21,15 @@ from collections.abc import Callable
 import ray
 import torch
 
-from tlbench import cluster as cluster_module
-from tlbench.cluster import Cluster, Placement, Worker
+from tlbench.cluster import Cluster, workers
+from tlbench.cluster.connection import living_nodes
+from tlbench.cluster.workers import Groups
 from tlbench.measure.timing import host_clock
+from tlbench.placement import Schedule
 from tlbench.statistics import compare_ratio
 from tlbench.suites.names import parse_model
 from tlbench.suites.spec import Case
+from tlbench.worker import Worker
 from turns import take_turns
 
 CASE = Case(model=parse_model("ViT-B/16"), mode="infer", batch_size=8, device="cpu")
@@ -68,8 +71,9 @@ class SteppingWorker(Worker):
 
         rank = Rank(0, 1, 0, 1, "127.0.0.1", 0, "cpu", threads)
         set_environment(rank)
-        trial._prepare(CASE, 0, rank, torch.device("cpu"))
-        model = trial._build(CASE, None, torch.device("cpu"), passes.Findings())
+        findings = passes.Findings()
+        trial._prepare(CASE, 0, rank, torch.device("cpu"), findings)
+        model = trial._build(CASE, None, torch.device("cpu"), findings)
         images, _ = passes._fixed_batch(CASE, open_dataset(CASE, None), rank)
         self._step = lambda: model(images)
 
@@ -102,11 +106,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=60)
     rounds = parser.parse_args().rounds
-    cluster_module.Worker = SteppingWorker  # type: ignore[misc]  # in this script only
-    with Cluster() as cluster:
-        threads = cluster.cpu_cores
-        placement = Placement("cpu", 1, 1, threads)
-        with cluster_module._worker_group(placement) as (worker,):
+    workers._RemoteWorker = ray.remote(SteppingWorker)  # in this script only
+    with Cluster():
+        placement = Schedule(living_nodes()).whole_node("cpu")
+        threads = placement.threads(placement.shares[0])
+        with Groups().group(placement) as (worker,):
             ray.get(worker.set_up.remote(threads))
             sides: dict[str, Callable[[], float]] = {
                 "tlbench": lambda: float(ray.get(worker.step_time_s.remote())),

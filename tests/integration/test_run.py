@@ -66,15 +66,13 @@ class Ended(NamedTuple):
             return query.trials(session, [self.record.id])
 
 
-class Run:
+class Command:
     """A `tlbench run` that goes on, in a session of its own as on a terminal."""
 
-    def __init__(self, folder: Path, suite: dict[str, Any], *options: str) -> None:
+    def __init__(self, folder: Path, *words: str) -> None:
         self.folder = folder
-        # JSON is YAML.
-        (folder / "suite.yaml").write_text(json.dumps(suite))
         self.process = subprocess.Popen(
-            [TLBENCH, "run", "suite.yaml", *options],
+            [TLBENCH, "run", *words],
             cwd=folder,
             env=os.environ | {"TLBENCH_DB": DB},
             stdout=subprocess.PIPE,
@@ -99,6 +97,15 @@ class Run:
     def wait(self) -> Ended:
         out, err = self.process.communicate(timeout=TIMEOUT_S)
         return Ended(self.folder, self.process.returncode, out, err)
+
+
+class Run(Command):
+    """The same of a suite."""
+
+    def __init__(self, folder: Path, suite: dict[str, Any], *options: str) -> None:
+        # JSON is YAML.
+        (folder / "suite.yaml").write_text(json.dumps(suite))
+        super().__init__(folder, "suite.yaml", *options)
 
 
 def _title(process: psutil.Process) -> str:
@@ -243,7 +250,8 @@ def test_two_ranks_train_on_the_same_batch_as_one(whole: Ended) -> None:
 def test_more_nodes_than_there_are_is_skipped_with_the_reason(whole: Ended) -> None:
     (trial,) = (t for t in whole.trials if t.case.parallelism.nodes == 3)
     assert trial.status == "skipped"
-    assert trial.reason == "needs 3 nodes; the cluster has 1"
+    assert trial.reason is not None
+    assert trial.reason.startswith("needs 3 x cpu on 3 node(s); the cluster has a node")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
@@ -287,6 +295,7 @@ def killed(make_folder: Callable[[], Path]) -> Ended:
         "mode": "infer",
         "data": "digits",
         "repeats": 3,
+        "retry": {"lost": 0},
         # Long enough to be killed in, and no longer.
         "timing": {"target": 1e-9, "max_steps": 1_000_000, "max_time_s": 4},
     }
@@ -295,9 +304,9 @@ def killed(make_folder: Callable[[], Path]) -> Ended:
     return run.wait()
 
 
-def test_a_killed_worker_is_an_error_with_its_reason(killed: Ended) -> None:
+def test_a_killed_worker_is_lost_with_its_reason(killed: Ended) -> None:
     trial = killed.trials[0]
-    assert trial.status == "error"
+    assert trial.status == "lost"
     expected = "its process died: killed, crashed, or out of host memory"
     assert trial.reason == expected
     assert trial.traceback is not None
@@ -307,7 +316,59 @@ def test_the_rest_of_the_run_is_complete_after_a_killed_worker(killed: Ended) ->
     assert killed.code == 3, killed.err
     assert killed.record.status == "finished"
     assert [trial.status for trial in killed.trials[1:]] == ["ok", "ok"]
-    assert f"error: {killed.trials[0].reason}" in killed.err
+    assert f"lost: {killed.trials[0].reason}" in killed.err
+
+
+def test_a_run_whose_driver_was_killed_goes_on_where_it_was(
+    make_folder: Callable[[], Path],
+) -> None:
+    suite = {
+        "models": [MODEL],
+        "mode": ["profile", "infer"],
+        "data": "digits",
+        "repeats": {"infer": 2},
+        "timing": {"target": 1e-9, "max_steps": 1_000_000, "max_time_s": 4},
+    }
+    run = Run(make_folder(), suite)
+    profile = run.wait_for_worker()
+    run.wait_for_worker(besides=profile.pid)
+    refused = Command(run.folder, "--resume").wait()
+    assert refused.code == 1
+    assert f"goes on: process {run.process.pid} on" in refused.err
+    descendants = run.descendants()
+    run.process.kill()
+    run.process.communicate()
+    _, alive = psutil.wait_procs(descendants, timeout=180)  # agents of Ray look seldom
+    assert [process.name() for process in alive] == []
+    resumed = Command(run.folder, "--resume").wait()
+    assert resumed.code == 0, resumed.err
+    assert "run 1 goes on, 2 of 3 trials missing" in resumed.err
+    assert resumed.record.status == "finished"
+    assert [(t.position, t.status) for t in resumed.trials] == [
+        (0, "ok"),
+        (1, "ok"),
+        (2, "ok"),
+    ]
+    again = Command(run.folder, "--resume").wait()
+    assert (again.code, again.err) == (
+        1,
+        "error: no run lacks a trial: there is nothing to resume\n",
+    )
+
+
+def test_a_rehearsal_goes_the_whole_way_and_measures_nothing(
+    make_folder: Callable[[], Path],
+) -> None:
+    spread = [{"world_size": 1}, {"world_size": 2}]
+    suite = {"models": [MODEL], "mode": "infer", "repeats": 1, "parallelism": spread}
+    ended = Run(make_folder(), suite, "--rehearse", "0").wait()
+    assert ended.code == 0, ended.err
+    for trial in ended.trials:
+        assert (trial.status, trial.reason) == ("skipped", "rehearsed only")
+        assert trial.metrics == {}
+        assert trial.machine_id is not None
+        told = trial.notes["rehearsed_on"].split("; ")
+        assert len(told) in (1, trial.case.parallelism.world_size)
 
 
 class Interrupted(NamedTuple):
@@ -350,6 +411,10 @@ def interrupted(
 def test_a_trial_over_its_time_is_a_timeout(interrupted: Interrupted) -> None:
     trial = interrupted.ended.trials[1]
     assert (trial.status, trial.reason) == ("timeout", "not finished after 15 s")
+    assert trial.traceback is not None
+    assert "Thread 0x" in trial.traceback  # where it was
+    assert "in run_rank" in trial.traceback
+    assert "log_files" in trial.notes
     assert 15 <= trial.wall_time_s < 60
 
 
@@ -359,7 +424,8 @@ def test_a_run_that_is_ended_keeps_what_is_finished(interrupted: Interrupted) ->
     assert [trial.status for trial in ended.trials] == ["ok", "timeout"]
     assert ended.record.status == "interrupted"
     assert ended.record.ended_at is not None
-    assert ended.err.splitlines()[-1] == "interrupted: 2 of 4 trials are kept"
+    last = "interrupted: 2 of 4 trials are kept; `tlbench run --resume 1` goes on"
+    assert ended.err.splitlines()[-1] == last
     assert "Traceback" not in ended.err
     assert "SIGTERM" not in ended.err
 

@@ -238,6 +238,8 @@ class _History:
             "notes": {"stopped_by": "interval", "steady_state": "flat"},
             "validity": validity if is_ok else None,
             "doubts": ["others used the CPU"] if is_ok and validity != "valid" else [],
+            "attempts": 1,
+            "nodes": [],
             "metrics": self._metric_rows(case, host, step_time_s) if is_ok else [],
             "series": list(self._series_rows(case, step_time_s)) if is_ok else [],
         }

@@ -1,8 +1,6 @@
 """Databases to test with: an SQLite file, and PostgreSQL where there is a server."""
 
-import os
-import shutil
-import subprocess
+import itertools
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,61 +8,28 @@ from pathlib import Path
 
 import pytest
 
+from support.postgresql import PostgreSQL, programs
 from tlbench.db.store import ResultStore
 from tlbench.result import TrialResult
 from tlbench.suites.names import parse_model
 from tlbench.suites.spec import Case, Suite, Trial
 
-NOBODY = 65_534
-"""PostgreSQL refuses to be run by root."""
 START = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
-
-
-def _postgresql_folder() -> Path:
-    """Where the server's programs are; Debian keeps them off the PATH."""
-    pytest.importorskip("psycopg", reason="psycopg is not installed")
-    on_path = shutil.which("initdb")
-    if on_path:
-        return Path(on_path).resolve().parent
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not folders:
-        pytest.skip("no PostgreSQL server is installed")
-    return folders[-1]
 
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Callable[[], str]]:
     """A factory of new, empty databases on a server of our own, without a port."""
-    programs = _postgresql_folder()
-    user = NOBODY if os.getuid() == 0 else None
-
-    def call(program: str, *arguments: str | Path) -> None:
-        command = (programs / program, *arguments)
-        # The server keeps what it inherits, so its output must not be a pipe of ours.
-        with (folder / "log").open("ab") as log:
-            subprocess.run(
-                command, check=True, user=user, cwd=folder, stdout=log, stderr=log
-            )
-
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    if programs() is None:
+        pytest.skip("no PostgreSQL server is installed")
     with tempfile.TemporaryDirectory(prefix="tlbench-pg-") as name:
-        folder = Path(name)
-        if user is not None:
-            os.chown(folder, user, -1)
-        data = folder / "data"
-        call("initdb", "-D", data, "-U", "tlbench", "--auth=trust", "--no-sync")
-        settings = f"-k {folder} -c listen_addresses='' -c fsync=off"
-        call("pg_ctl", "-D", data, "-o", settings, "-l", folder / "server", "start")
-        made: list[str] = []
-
-        def create() -> str:
-            made.append(f"results{len(made)}")
-            call("createdb", "-h", folder, "-U", "tlbench", made[-1])
-            return f"postgresql://tlbench@/{made[-1]}?host={folder}"
-
+        server = PostgreSQL(Path(name), settings="-c fsync=off")
+        numbers = itertools.count()
         try:
-            yield create
+            yield lambda: server.create(f"results{next(numbers)}")
         finally:
-            call("pg_ctl", "-D", data, "-m", "immediate", "stop")
+            server.stop()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

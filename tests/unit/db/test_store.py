@@ -236,7 +236,16 @@ class TestStore:
         run_id = begin(store)
         first = add(store, run_id, position=1)
         with pytest.raises(StoreError, match=f"position 1, trial {first}"):
-            add(store, run_id, position=1)
+            add(store, run_id, position=1, wall_time_s=2.5)
+        assert count(store, models.Trial) == 1
+
+    def test_storing_a_trial_twice_stores_it_once(
+        self, store: ResultStore, begin: Begin, add: Add
+    ) -> None:
+        """The answer to the first time may have been lost with the connection."""
+        run_id = begin(store)
+        first = add(store, run_id, result=FULL_RESULT)
+        assert add(store, run_id, result=FULL_RESULT) == first
         assert count(store, models.Trial) == 1
 
     def test_refuses_an_unknown_run(self, store: ResultStore, add: Add) -> None:
@@ -446,10 +455,10 @@ class TestStore:
         with_one_more_revision.undo()
         for options in ({}, {"create": True}, {"read_only": True}):
             with pytest.raises(
-                StoreError, match=r"9999 of a newer tlbench.*pip install"
+                StoreError, match=r"'9999' of a newer tlbench.*pip install"
             ):
                 ResultStore.open(location, **options)
-        with pytest.raises(StoreError, match="9999 of a newer tlbench"):
+        with pytest.raises(StoreError, match="'9999' of a newer tlbench"):
             upgrade(location)
 
 
@@ -464,6 +473,7 @@ REVISIONS = Path(__file__).parent / "revisions"
 JUDGED: dict[str, list[str | None]] = {
     "0001": [None, None, None, None, None],
     "0002": [None, None, "invalid", "suspect", "suspect", "suspect", None],
+    "0003": [None, "invalid", None, "valid"],
 }
 """The validity of the trials in them, by position; 0001 knew none."""
 
@@ -496,7 +506,8 @@ def test_results_of_an_earlier_revision_outlive_the_upgrade(
         (run,) = query.runs(session)
         trials = query.trials(session, [run.id])
     assert [trial.validity for trial in trials] == JUDGED[revision]
-    assert [bool(trial.doubts) for trial in trials] == list(map(bool, JUDGED[revision]))
+    doubted = [judged in ("suspect", "invalid") for judged in JUDGED[revision]]
+    assert [bool(trial.doubts) for trial in trials] == doubted
     assert {trial.status for trial in trials} == {"ok", "skipped"}
     assert (run.origin, run.ended_by, run.tags, run.note) == (None, None, (), "")
     assert re.fullmatch("[0-9a-f]{32}", run.uid)
@@ -592,6 +603,12 @@ def test_missing_folder_is_named(tmp_path: Path) -> None:
 def test_folder_is_no_database(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is a folder"):
         ResultStore.open(str(tmp_path), create=True)
+
+
+def test_pipe_is_no_database(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StoreError, match="is a pipe or a device"):
+        ResultStore.open(str(tmp_path / "pipe"), create=True)
 
 
 @pytest.mark.parametrize("content", [b"x", b"SQLite format 2\0", b"text " * 100])

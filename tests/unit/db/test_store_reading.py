@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ READING = {
     "runs": (),
     "show": (),
     "report": ("{folder}/report.html",),
-    "query": ("status=ok",),
+    "query": ("status=ok", "--columns", "*"),
     "compare": ("model=ViT-Ti/16", "model=ViT-Ti/16+TL8@1/2"),
     "claims": ("--run", "1"),
     "trend": ("ViT-Ti/16",),
@@ -212,6 +213,34 @@ def test_tells_a_damaged_file_in_one_sentence_and_leaves_it_as_it_is(
         assert ended.err.count("\n") == 1
         assert "damaged" in ended.err or "not an SQLite database" in ended.err
     assert made.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE metric SET value = 'x'",
+        "UPDATE metric SET value = NULL",
+        "UPDATE metric SET name = x'ff'",
+        "UPDATE experiment_case SET identity = x'ff' WHERE id = 1",
+        "UPDATE tlbench_revision SET version_num = char(7)",
+        "UPDATE machine SET gpu_count = 'x'",
+        "UPDATE trial SET machine_id = 99",
+        "UPDATE trial SET doubts = '1'",
+        "UPDATE experiment_case SET canonical = '[1]'",
+        f"UPDATE experiment_case SET canonical = '{'[' * 5000}'",
+        "UPDATE run SET uid = CAST(x'ff' || uid AS TEXT)",
+    ],
+)
+@pytest.mark.parametrize("name", READING)
+def test_a_value_of_another_type_is_no_traceback(
+    name: str, damage: str, made: Path, call: Callable[[str, Path], Ended]
+) -> None:
+    with closing(sqlite3.connect(made)) as connection:
+        connection.execute(damage)
+        connection.commit()
+    ended = call(name, made)
+    assert ended.err.count("\n") <= 1
+    assert ended.code == 0 or ended.err.startswith("error: ") or name == "db check"
 
 
 @pytest.mark.parametrize("name", READING.keys() - {"plan"})

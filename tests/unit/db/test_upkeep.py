@@ -220,6 +220,8 @@ def trial_row(run_id: int, of_case: int) -> dict[str, object]:
         "status": "ok",
         "started_at": datetime.now(UTC),
         "wall_time_s": 1.0,
+        "attempts": 1,
+        "nodes": [],
         "command": "",
         "notes": {},
         "doubts": [],

@@ -62,7 +62,7 @@ class Simulation:
             clock=lambda: self.now,
         )
         chance = random.Random(1)
-        for trial in budget:
+        while (trial := budget.take()) is not None:
             took_s = self.takes_s.get(trial.case, 3.0)
             self.now += took_s
             self.ran.append(trial)
@@ -113,6 +113,21 @@ def test_a_block_has_both_sides_of_a_comparison_side_by_side() -> None:
     assert {t.seed - t.repeat for t in simulation.ran} == {0}
     orders = {tuple(t.case is PLAIN for t in blocks[n]) for n in range(2, len(blocks))}
     assert orders == {(True, False), (False, True)}  # shuffled
+
+
+def test_trials_that_run_at_once_are_of_different_comparisons() -> None:
+    """Where the widest has its trials on the way, the next one is begun."""
+    simulation = Simulation({PLAIN: 0.002, CALM: 0.05, WILD: 0.1})
+    suite = Suite(name="two", cases=tuple(simulation.spreads), repeats={"infer": 1})
+    expected_s = {c.identity: 3.0 for c in simulation.spreads}
+    budget = Budget(suite, PAIRS, expected_s, 1000, clock=lambda: simulation.now)
+    chance = random.Random(1)
+    for _ in range(2 * len(suite.cases)):  # the first blocks
+        trial = budget.take()
+        assert trial is not None
+        budget.add(trial, simulation._result(trial.case, chance), 3.0)
+    taken = [budget.take() for _ in range(4)]
+    assert {trial.case for trial in taken if trial is not None} == {PLAIN, CALM, WILD}
 
 
 def test_the_first_blocks_are_those_of_a_run_without_a_budget() -> None:

@@ -27,11 +27,12 @@ from tlbench.calibrate import (
     noise_floor,
     noise_floor_metrics,
 )
-from tlbench.cluster import Cluster, Finished
+from tlbench.cluster import Cluster
 from tlbench.console import calibration_parts
 from tlbench.db import query
 from tlbench.db.store import ResultStore
 from tlbench.errors import TrialError
+from tlbench.events import Finished
 from tlbench.measure.rates import measure_rates, measure_timer
 from tlbench.plan import matmul_flops_per_s
 from tlbench.rank import DeviceKind, Rank

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ import typer
 from support import stored_runs
 from tlbench.cli import app, main, options
 from tlbench.db.store import ResultStore
+from tlbench.driver import Driver
+from tlbench.events import Finished
 from tlbench.machine import fingerprint
 from tlbench.models import cost, reference
 from tlbench.reports.verdicts import TIMES
@@ -36,6 +39,8 @@ HEAVY = {
 }
 """What takes long to import; Typer needs pydantic itself."""
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+LOG = "".join(f"line {n}\n" for n in range(40)).encode() + b"\x1b[31mno \xff\x1bc\n"
+"""With a colour, a byte that is no UTF-8, and what resets a terminal."""
 
 
 class Ended(NamedTuple):
@@ -104,7 +109,15 @@ def db(tmp_path: Path) -> str:
             ),
             artifacts=(Artifact("trace.json.gz", "application/gzip", b"a trace"),),
         ),
-        TrialResult("error", "it [broke]", "Traceback: here"),
+        TrialResult(
+            "error",
+            "rank 2: it [broke]",
+            "Traceback: here",
+            artifacts=(
+                Artifact("log-rank-0.txt", "text/plain", b"all is well\n"),
+                Artifact("log-rank-2.txt", "text/plain", LOG),
+            ),
+        ),
     )
     location = tmp_path / "results.db"
     with ResultStore.open(str(location), create=True) as store:
@@ -485,7 +498,7 @@ def test_a_run_is_shown_in_json(call: Any, db: str) -> None:
     first, second = shown["trials"]
     assert first["metrics"]["throughput_samples_per_s"] == 250.0
     assert first["metrics"]["peak_memory_allocated_bytes"] is None
-    assert second["reason"] == "it [broke]"
+    assert second["reason"] == "rank 2: it [broke]"
 
 
 def test_what_a_trial_left_behind_is_saved(call: Any, db: str, tmp_path: Path) -> None:
@@ -514,16 +527,125 @@ def test_a_folder_that_cannot_be_made_is_told(
     assert ended.err.startswith("error: cannot write into file/folder: ")
 
 
-def test_a_trial_without_files_says_what_leaves_one(call: Any, db: str) -> None:
-    ended = call("show", "--trial", "2", "--save", "traces", "--db", db)
+def test_a_trial_without_files_says_what_leaves_one(call: Any, tmp_path: Path) -> None:
+    db = str(tmp_path / "plain.db")
+    with ResultStore.open(db, create=True) as store:
+        stored_runs.StoredRuns(store).add((stored_runs.case(), stored_runs.speeds(1)))
+    ended = call("show", "--trial", "1", "--save", "traces", "--db", db)
     assert ended.code == 1
-    assert "trial 2 has left no files; `trace: true` in a suite" in ended.err
+    assert "trial 1 has left no files; `trace: true` in a suite" in ended.err
 
 
 def test_only_one_trial_can_be_saved(call: Any, db: str) -> None:
     ended = call("show", "--save", "traces", "--db", db)
     assert ended.code == 2
     assert "goes with --trial only" in ended.err
+
+
+def test_a_failed_trial_shows_the_end_of_the_failing_ranks_log(
+    call: Any, db: str
+) -> None:
+    out = call("show", "--trial", "2", "--db", db).out
+    assert re.search(r"^ +0 +12(\.0)? \w+ +all is well *$", out, re.MULTILINE)
+    assert "log of rank 2, last 15 of 41 lines" in out
+    assert "line 26\n" in out
+    assert "line 25\n" not in out
+    assert "no \N{REPLACEMENT CHARACTER}\\x1bc" in out
+    assert "\x1b" not in out
+    assert "tlbench show --trial 2 --log 2" in out
+
+
+def test_a_log_is_printed_whole_and_as_it_is_into_a_pipe(call: Any, db: str) -> None:
+    out = call("show", "--trial", "2", "--log", "2", "--db", db).out
+    assert out == LOG.decode(errors="replace")
+
+
+def test_a_log_has_no_power_over_a_terminal(
+    call: Any, db: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    out = call("show", "--trial", "2", "--log", "2", "--db", db).out
+    assert out.startswith("line 0\n")
+    assert "\x1b" not in out
+
+
+def test_a_log_that_is_not_there_names_those_that_are(call: Any, db: str) -> None:
+    ended = call("show", "--trial", "2", "--log", "1", "--db", db)
+    assert ended.code == 1
+    assert "trial 2 (error) has no log of rank 1; there are those of 0, 2" in ended.err
+    ended = call("show", "--trial", "1", "--log", "0", "--db", db)
+    assert ended.code == 1
+    assert "trial 1 (ok) has no log of rank 0\n" in ended.err
+
+
+def test_attempts_of_a_trial_are_shown(call: Any, tmp_path: Path) -> None:
+    db = str(tmp_path / "tried.db")
+    with ResultStore.open(db, create=True) as store:
+        case = stored_runs.case()
+        run_id = store.begin_run(
+            suite=Suite(name="one", cases=(case,), repeats={"infer": 1}),
+            source="",
+            command="",
+            planned=1,
+        )
+        trial = Trial(case, repeat=0, position=0, seed=0)
+        lost = TrialResult("lost", "its node vanished")
+        store.add_attempt(run_id, Finished(trial, lost, NOW, 8.0, 1, ("node-a",)))
+        store.add_trial(
+            run_id,
+            trial,
+            TrialResult("ok"),
+            started_at=NOW,
+            wall_time_s=4.0,
+            command="",
+            attempts=2,
+            nodes=("node-b",),
+        )
+        store.end_run(run_id, "finished")
+    out = call("show", "--trial", "1", "--db", db).out
+    assert "lost: its node vanished" in out
+    assert "node-a" in out
+    assert "node-b" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("show", "--log", "0"), "goes with --trial only"),
+        (("show", "--trial", "2", "--log", "0", "--json"), "neither --json nor --save"),
+        (("runs", "--watch", "--json"), "goes with neither --json nor --tag"),
+        (("runs", "--watch", "--every", "0.1"), "equal to 2"),
+    ],
+)
+def test_options_that_do_not_go_together_are_wrong_usage(
+    arguments: tuple[str, ...], told: str, call: Any, db: str
+) -> None:
+    ended = call(*arguments, "--db", db)
+    assert ended.code == 2
+    assert told in " ".join(ended.err.replace("│", "").split())
+
+
+def test_runs_are_watched_once_where_there_is_no_terminal(call: Any, db: str) -> None:
+    ended = call("runs", "--watch", "--db", db)
+    assert ended.code == 0
+    heading, row = ended.out.splitlines()
+    assert heading.split()[-2:] == ["trials/min", "left"]
+    assert row.split()[:5] == ["1", "two", "finished", "2/2", "1"]
+
+
+def test_the_driver_of_a_run_is_told_in_json(call: Any, tmp_path: Path) -> None:
+    db = str(tmp_path / "driven.db")
+    with ResultStore.open(db, create=True) as store:
+        driver = Driver.here()
+        store.begin_run(
+            suite=Suite(name="one", cases=(stored_runs.case(),), repeats={"infer": 1}),
+            source="",
+            command="",
+            planned=1,
+            driver=driver,
+        )
+    (run,) = json.loads(call("runs", "--db", db, "--json").out)
+    assert run["driver"]["uid"] == driver.uid
 
 
 def test_a_trial_is_shown_in_full(call: Any, db: str) -> None:
@@ -719,12 +841,24 @@ def test_a_bug_of_ours_keeps_its_traceback(
         call("suites", "--json")
 
 
-def test_stored_command_holds_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    url = "postgresql://me:secret@host:5432/results"
-    monkeypatch.setattr(sys, "argv", ["tlbench", "run", "smoke", "--db", url])
-    assert options.command_line() == (
-        "tlbench run smoke --db 'postgresql://me:***@host:5432/results'"
-    )
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:secret@host:5432/r", "postgresql://me:***@host:5432/r"),
+        ("postgresql://me:sec/ret@host/r", "postgresql://me:***@host/r"),
+        ("postgresql://me:sec@ret@host/r", "postgresql://me:***@host/r"),
+        ("postgresql://me@host:5432/r", "postgresql://me@host:5432/r"),
+        (
+            "postgresql://host/r?user=me&password=secret&connect_timeout=3",
+            "postgresql://host/r?user=me&password=***&connect_timeout=3",
+        ),
+    ],
+)
+def test_stored_command_holds_no_password(
+    monkeypatch: pytest.MonkeyPatch, url: str, shown: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tlbench", "run", "smoke", f"--db={url}"])
+    assert shlex.split(options.command_line())[-1] == f"--db={shown}"
 
 
 def test_models_counts_what_a_builder_makes(call: Any, tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import ray
 import torch
 
-from tlbench import cluster as cluster_module
-from tlbench.cluster import Cluster, Worker
+from tlbench.cluster import Cluster, workers
 from tlbench.result import TrialResult
 from tlbench.suites.model_spec import ModelSpec
 from tlbench.suites.spec import Case, Trial
+from tlbench.worker import Worker
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -92,7 +93,7 @@ def test_workers_that_do_not_start_are_a_timeout(
         def __init__(self) -> None:
             time.sleep(600)
 
-    monkeypatch.setattr(cluster_module, "Worker", SlowWorker)
+    monkeypatch.setattr(workers, "_RemoteWorker", ray.remote(SlowWorker))
     finished = cluster.run(make_trial(device="cpu"), timeout_s=3)
     assert finished.result.status == "timeout"
     assert finished.result.reason == "its workers did not start in 3 s"
@@ -107,7 +108,7 @@ def test_time_to_start_counts_to_the_time_of_the_trial(
     def wait(calls: object, deadline: float) -> None:
         given.append(deadline - time.perf_counter())
 
-    monkeypatch.setattr(cluster_module, "_wait", wait)
+    monkeypatch.setattr(workers, "_wait", wait)
     result = cluster.run(make_trial(device="cpu"), timeout_s=100).result
     assert (result.status, result.reason) == ("timeout", "not finished after 100 s")
     assert given[0] < 100 - 0.05  # a Python process takes longer to start

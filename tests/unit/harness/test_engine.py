@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from support.ranks import Ranks, on_all, started_ranks, this_rank
+from tlbench.db.settings import flatten
 from tlbench.engine import (
     DeepSpeedEngine,
     TorchEngine,
     TrainingEngine,
     _parameter_groups,
     config,
+    describe_communication,
     join_process_group,
     largest_of_ranks,
     set_environment,
@@ -103,6 +105,48 @@ def test_config_names_what_is_kept_on_the_host(offload: str, moved: set[str]) ->
     assert zero == {"stage": 3} | {name: {"device": "cpu"} for name in moved}
 
 
+def test_config_lays_the_case_over_the_user_s_own() -> None:
+    own = {
+        "zero_optimization": {
+            "reduce_bucket_size": 1000,
+            "offload_optimizer": {"pin_memory": True},
+        },
+        "steps_per_print": 5,
+    }
+    parallelism = {"zero_stage": 2, "offload": "optimizer"}
+    plain = config(make_case(parallelism=parallelism))
+    zero = {
+        "stage": 2,
+        "reduce_bucket_size": 1000,
+        "offload_optimizer": {"device": "cpu", "pin_memory": True},
+    }
+    assert config(make_case(parallelism=parallelism, deepspeed=own)) == plain | {
+        "zero_optimization": zero,
+        "steps_per_print": 5,
+    }
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("offload", ["optimizer", "all"])
+def test_what_deepspeed_is_told_is_what_the_case_is_held_to_decide(
+    precision: str, offload: str
+) -> None:
+    case = make_case(
+        precision=precision,
+        batch_size=48,
+        parallelism={"world_size": 2, "zero_stage": 3, "offload": offload},
+        optimizer={"gradient_accumulation_steps": 4, "gradient_clipping": 0.5},
+    )
+    constants = {k for k in config(case) if k.startswith(("zero_force", "zero_allow"))}
+    told = {
+        key: value
+        for key, value in flatten(config(case))
+        if key not in constants | {"steps_per_print"}
+    }
+    decided = {key: value for key, (value, _) in case.deepspeed_decisions.items()}
+    assert told == {key: decided.get(key) for key in told}
+
+
 @pytest.mark.parametrize(
     ("parts", "spared"),
     [
@@ -170,9 +214,39 @@ def test_a_rank_with_a_gpu_calls_it_the_first_for_it_sees_no_other(
     device: DeviceKind, local_rank: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "environ", {})
-    set_environment(Rank(7, 8, 3, 4, "10.0.0.1", 29500, device, 1))
+    set_environment(Rank(7, 8, 3, 4, "127.0.0.1", 29500, device, 1))
     assert os.environ["LOCAL_RANK"] == local_rank
     assert (os.environ["RANK"], os.environ["WORLD_SIZE"]) == ("7", "8")
+
+
+def test_communication_is_told_with_the_settings_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = {"NCCL_DEBUG": "INFO", "GLOO_SOCKET_IFNAME": "lo", "TORCH_NCCL_TRACE": "1"}
+    secrets = {"NCCL_TOKEN": "a", "GLOO_MY_KEY": "b", "TORCH_NCCL_PASSWORD_OF": "c"}
+    monkeypatch.setattr(os, "environ", told | secrets | {"OMP_NUM_THREADS": "1"})
+    assert describe_communication(ALONE) == (
+        "gloo, GLOO_SOCKET_IFNAME=lo, NCCL_DEBUG=INFO, TORCH_NCCL_TRACE=1"
+    )
+    monkeypatch.setattr(os, "environ", secrets)
+    monkeypatch.setattr(torch.cuda.nccl, "version", lambda: (2, 27, 3))
+    on_gpu = Rank(0, 2, 0, 2, "127.0.0.1", 1, "cuda", 1)
+    assert describe_communication(on_gpu) == "nccl 2.27.3"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "users", "interface"),
+    [(2, {}, "lo"), (1, {}, "lo"), (2, {"GLOO_SOCKET_IFNAME": "eth7"}, "eth7")],
+)
+def test_ranks_take_the_way_to_the_first_unless_the_user_says(
+    nodes: int,
+    users: dict[str, str],
+    interface: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(users))
+    set_environment(Rank(3, 4, 1, 4 // nodes, "127.0.0.1", 29500, "cpu", 1))
+    assert os.environ.get("GLOO_SOCKET_IFNAME") == interface
 
 
 def test_torch_alone_refuses_what_needs_a_scaled_loss() -> None:
@@ -404,6 +478,12 @@ def ranks(request: pytest.FixtureRequest) -> Iterator[Ranks]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def two_ranks() -> Iterator[Ranks]:
+    with started_ranks(2) as started:
+        yield started
+
+
 def assert_same(trained: tuple[State, list[float]], case: Case) -> None:
     expected_state, expected_losses = by_plain_torch(case)
     state, losses = trained
@@ -553,6 +633,82 @@ def test_an_offloaded_step_is_that_of_plain_adamw(
     )
     for trained in on_all(ranks, _train, case):
         assert_same(trained, case)
+
+
+def _train_configured(case: Case) -> tuple[int, list[float]]:
+    """The size of a bucket that DeepSpeed goes by, and the losses."""
+    engine = training_engine(make_model(), case, this_rank())
+    losses = _take_steps(engine, case, range(STEPS))
+    settings: Any = engine.model.config
+    return settings["zero_optimization"]["reduce_bucket_size"], losses
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", [1, 2, 3])
+def test_the_user_s_own_configuration_reaches_deepspeed(
+    ranks: Ranks, zero_stage: int
+) -> None:
+    parallelism = {"world_size": len(ranks), "zero_stage": zero_stage}
+    own = {"zero_optimization": {"reduce_bucket_size": 700, "overlap_comm": False}}
+    clipped = {"learning_rate": 0.01, "weight_decay": 0.3, "gradient_clipping": 0.05}
+    case, plain = (
+        make_case(parallelism=parallelism, optimizer=clipped, deepspeed=config)
+        for config in (own, None)
+    )
+    _, expected = by_plain_torch(plain)
+    for bucket, losses in on_all(ranks, _train_configured, case):
+        assert bucket == 700
+        assert losses == pytest.approx(expected, abs=1e-6)
+
+
+FAST = {"learning_rate": 0.01}
+
+
+def _train_vit(case: Case) -> list[float]:
+    """The losses of a model with blocks that can be computed anew."""
+    torch.manual_seed(1)
+    model = build_model(
+        case.model, 10, gradient_checkpointing=case.gradient_checkpointing
+    )
+    engine = training_engine(model, case, this_rank())
+    return _take_steps(engine, case, range(STEPS))
+
+
+@pytest.fixture(scope="module")
+def by_one_rank() -> list[float]:
+    """The losses of steps that take the whole batch at once, and keep all."""
+    with started_ranks(1) as one:
+        (losses,) = on_all(one, _train_vit, make_case(optimizer=FAST))
+    return list(losses)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+@pytest.mark.parametrize("accumulation", [1, 4])
+@pytest.mark.parametrize(
+    ("zero_stage", "offload"),
+    [
+        *((stage, "none") for stage in range(4)),
+        *((stage, "optimizer") for stage in (1, 2, 3)),
+        (3, "all"),
+    ],
+)
+def test_every_way_to_save_memory_trains_as_one_rank_with_all_of_it(
+    two_ranks: Ranks,
+    by_one_rank: list[float],
+    zero_stage: int,
+    offload: str,
+    accumulation: int,
+    gradient_checkpointing: bool,
+) -> None:
+    parallelism = {"world_size": 2, "zero_stage": zero_stage, "offload": offload}
+    case = make_case(
+        parallelism=parallelism,
+        optimizer=FAST | {"gradient_accumulation_steps": accumulation},
+        gradient_checkpointing=gradient_checkpointing,
+    )
+    for losses in on_all(two_ranks, _train_vit, case):
+        assert losses == pytest.approx(by_one_rank, abs=1e-6)
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ from typing import cast
 import pytest
 
 from support.machine import MACHINE
-from tlbench.cluster import Cluster, Finished
+from tlbench.cluster import Cluster
+from tlbench.events import Finished
 from tlbench.frontier import (
     MARGIN,
     MAX_BATCH_SIZE,
@@ -23,6 +24,7 @@ from tlbench.frontier import (
     predict_largest,
 )
 from tlbench.models.memory import predicted_growth_bytes, predicted_memory_bytes
+from tlbench.placement import Placement
 from tlbench.rank import DeviceKind
 from tlbench.result import Metric, TrialResult
 from tlbench.suites.names import parse_model
@@ -332,7 +334,9 @@ class ScriptedCluster:
     def device_of(self, case: Case) -> DeviceKind:
         return "cpu"
 
-    def run(self, trial: Trial, timeout_s: float) -> Finished:
+    def run(
+        self, trial: Trial, timeout_s: float, placement: Placement | None = None
+    ) -> Finished:
         self.ran.append(trial)
         result = self._machine(trial.case.global_batch_size)
         return Finished(trial, result, datetime.now(UTC), 1.0)

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 import tempfile
@@ -159,14 +160,32 @@ HANG = """
         print("last words", flush=True)
         time.sleep(600)
 """
+HANG_WITH_THE_LOCK = """
+    import ctypes
+
+    def build(model):
+        print("last words", flush=True)
+        ctypes.PyDLL(None).sleep(600)  # no other thread of Python runs meanwhile
+"""
 
 
-@pytest.mark.parametrize(("stack", "world_size"), [("torch", 1), ("torchrun", 2)])
-def test_what_hangs_is_ended_and_tells_what_it_printed(
-    stack: str, world_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("stack", "world_size", "source"),
+    [
+        ("torch", 1, HANG),
+        ("torchrun", 2, HANG),
+        ("torchrun", 2, HANG_WITH_THE_LOCK),
+    ],
+)
+def test_what_hangs_is_ended_and_tells_what_it_printed_and_where_it_is(
+    stack: str,
+    world_size: int,
+    source: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    trial = make_trial(stack, world_size, HANG)
+    trial = make_trial(stack, world_size, source)
     before = set(psutil.Process().children(recursive=True))  # as of another test
     (result,) = run_outside_ray(trial, make_ranks(world_size), timeout_s=30)
     assert (result.status, result.reason) == (
@@ -174,7 +193,12 @@ def test_what_hangs_is_ended_and_tells_what_it_printed(
         "its processes had not finished after 30 s",
     )
     assert result.traceback is not None
-    assert "last words" in result.traceback
+    printed, *stacks = re.split(r"stacks of rank \d:\n", result.traceback)
+    assert "last words" in printed
+    assert len(stacks) == world_size
+    for of_rank in stacks:
+        assert re.search(r'File "mine.py", line \d+ in build', of_rank)
+        assert "in run_rank" in of_rank
     assert list(tmp_path.iterdir()) == []
     assert set(psutil.Process().children(recursive=True)) <= before
 

@@ -108,6 +108,12 @@ def test_ceiling_of_a_cpu_is_that_of_each_node() -> None:
     assert mfu(found).value == pytest.approx(TRAIN_GFLOPS * 0.5 / (2 * 5e10))
 
 
+def test_ceiling_of_a_spread_cpu_job_is_that_of_the_nodes_it_had() -> None:
+    spread = case("train", parallelism={"world_size": 4, "placement": "spread"})
+    found = with_mfu(spread, result(CPU, 0.5), MEASURED, nodes=4)
+    assert mfu(found).value == pytest.approx(TRAIN_GFLOPS * 0.5 / (4 * 5e10))
+
+
 @pytest.mark.parametrize(
     ("machine", "precision", "reason"),
     [

@@ -76,6 +76,17 @@ def test_ranks_say_what_throttled_their_own_devices() -> None:
     }
 
 
+def test_what_all_ranks_say_is_said_once() -> None:
+    ranks = [
+        replace(rank_result((0.1,)), notes={"communication": "gloo", "device": device})
+        for device in ("one, 2 threads", "other, 2 threads")
+    ]
+    assert combine_ranks(ranks, batch_size=2).notes == {
+        "communication": "gloo",
+        "device": "rank 0: one, 2 threads; rank 1: other, 2 threads",
+    }
+
+
 def test_the_steps_of_the_job_tell_their_interval_percentiles_and_outliers() -> None:
     steps = [0.1 + 0.001 * (7 * i % 100) for i in range(100)]  # 0.100 to 0.199, mixed
     steps[50] = 9.0

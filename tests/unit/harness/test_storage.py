@@ -60,3 +60,9 @@ def test_what_was_not_written_to_its_end_does_not_have_its_name(
 def test_a_url_that_nothing_can_open_is_told() -> None:
     with pytest.raises(ValueError, match=r"'nowhere://x' cannot be opened \(Protocol"):
         check_storage("nowhere://x")
+
+
+def test_a_url_with_a_password_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ValueError, match="the URL holds a password") as caught:
+        check_storage("ftp://me:s3cret@host/runs")
+    assert "s3cret" not in str(caught.value)

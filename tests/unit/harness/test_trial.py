@@ -1,8 +1,10 @@
 """One trial on one rank: what it brings back, and that every failure is a result."""
 
+import errno
 import math
 import multiprocessing
 import os
+import platform
 import re
 import resource
 import socket
@@ -229,7 +231,9 @@ def test_infer_brings_speed_latency_and_memory(inferred: TrialResult) -> None:
     assert series.keys() == {"warmup_step_time_s", "step_time_s", "latency_s"}
     assert found["import_time_s"] == 0.5
     assert found["first_step_time_s"] == series["warmup_step_time_s"][0]
-    assert inferred.notes.keys() == {"stopped_by", "steady_state", "warmup"}
+    timing = {"stopped_by", "steady_state", "warmup"}
+    assert inferred.notes.keys() == timing | {"device"}
+    assert inferred.notes["device"] == f"{platform.node()}, 1 thread"
     assert inferred.machine is not None
     assert inferred.machine.versions["torch"] == version("torch")
 
@@ -423,6 +427,59 @@ def test_a_failure_without_words_is_named_by_its_kind(
     monkeypatch.setattr(trial, "build_whole_model", build_badly)
     result = run_alone(make_case("infer"))
     assert (result.status, result.reason) == ("oom", "MemoryError")
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit("of mine")]
+)
+def test_code_that_ends_its_process_is_an_error_that_says_so(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def leave(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(trial, "build_whole_model", leave)
+    result = run_alone(make_case("infer"))
+    assert result.status == "error"
+    assert result.reason == f"the model's code ended its process: {error!r}"
+    assert result.traceback is not None
+    assert "in leave" in result.traceback
+
+
+def test_a_full_disk_is_named_with_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/proc/scratch/mine.pt")
+
+    monkeypatch.setattr(trial, "build_whole_model", write)
+    result = run_alone(make_case("infer"))
+    assert (result.status, result.reason) == (
+        "error",
+        "the disk at /proc is full: /proc/scratch/mine.pt takes no more",
+    )
+
+
+def test_a_full_disk_whose_file_was_open_is_the_fullest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def write(*_: object, **__: object) -> None:
+        with Path("/dev/full").open("wb", buffering=0) as file:
+            file.write(b"x")
+
+    monkeypatch.setattr(trial, "build_whole_model", write)
+    monkeypatch.setenv("TMPDIR", "/proc")  # which has no room at all
+    result = run_alone(make_case("infer"))
+    assert (result.status, result.reason) == (
+        "error",
+        "the disk at /proc is full: /proc takes no more",
+    )
+
+
+@pytest.mark.slow
+def test_what_deepspeed_refuses_is_an_error_with_its_message() -> None:
+    config = {"zero_optimization": {"reduce_bucket_size": -1}}
+    result = in_fresh_process(run_alone, make_case("train", deepspeed=config))
+    assert result.status == "error"
+    assert "reduce_bucket_size" in result.reason + result.traceback
 
 
 @pytest.mark.slow

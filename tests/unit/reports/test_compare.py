@@ -192,6 +192,27 @@ def test_the_baseline_is_that_of_the_same_checkpoint_where_there_is_one(
     assert pairs == [(cases[0], cases[2]), (cases[1], cases[3])]
 
 
+def test_other_configurations_of_deepspeed_differ_in_their_keys(
+    run: RunBuilder,
+) -> None:
+    for reduce_bucket_size in (None, 1000):
+        zero = {"reduce_bucket_size": reduce_bucket_size}
+        config = {"zero_optimization": zero, "overlap_comm": False}
+        settings = {"model": model(), "mode": "train"}
+        if reduce_bucket_size is not None:
+            settings["deepspeed"] = config
+        run.add(Case.model_validate(settings), timed([100.0], 1e9))
+    plain, configured = gather([run.record], run.trials)
+    assert differences(plain, configured) == [
+        "deepspeed.zero_optimization.reduce_bucket_size (None, 1000)",
+        "deepspeed.overlap_comm (None, False)",
+    ]
+    assert [case.label for case in (plain, configured)] == [
+        "ViT-tiny, DeepSpeed by default",
+        "ViT-tiny, reduce bucket size 1000, overlap comm False",
+    ]
+
+
 def from_checkpoints(
     run: RunBuilder, *started: tuple[int | None, dict[str, str] | None]
 ) -> list[CaseTrials]:

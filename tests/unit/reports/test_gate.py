@@ -617,6 +617,18 @@ def test_weights_belong_to_the_model_that_is_compared(
     assert told == "checkpoint (/vit.npz, /late.npz)"
 
 
+def test_configurations_of_deepspeed_are_compared_by_their_keys(
+    runs: StoredRuns, ask: Compare
+) -> None:
+    plain = case(mode="train")
+    own = case(mode="train", deepspeed={"zero_optimization": {"sub_group_size": 9}})
+    runs.add((plain, scaled(1)), (own, scaled(1)))
+    key = "deepspeed.zero_optimization.sub_group_size"
+    answer = ask("run=1,deepspeed=null", f"run=1,{key}=9")
+    (told,) = answer.judgements[0].match.differences.values()
+    assert told == f"{key} (null, 9)"
+
+
 def test_iso_accuracy_goes_by_the_average_precision_of_several_labels(
     runs: StoredRuns, ask: Compare
 ) -> None:

@@ -221,6 +221,14 @@ def test_a_new_failure_differs_and_is_told(again: Again) -> None:
     )
 
 
+def test_a_lost_trial_settles_nothing_and_is_a_failure_all_the_same(
+    again: Again,
+) -> None:
+    answer = again(speeds(*STEADY), speeds(1.0), failed={0: "lost"})
+    assert answer.verdict == "inconclusive"
+    assert answer.has_new_failure
+
+
 # ---------------------------------------------------------------- what else differs
 
 

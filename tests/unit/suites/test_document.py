@@ -180,6 +180,14 @@ YAML = "cannot be read as YAML:"
             'a: 1\nb: "\\UFFFFFFFF"',
             f"2: {YAML} an escape in a quoted text stands for no character",
         ),
+        (
+            'a: 1\nb: {"\\uD800": 1}',
+            f"2: {YAML} an escape stands for half a character",
+        ),
+        (
+            f"a: !{'x' * 100} 1",
+            f"1: {YAML} the tag '!{'x' * 56}...' has no meaning in a suite",
+        ),
         ("a: 1\nb: \x00", "2: is not a text file: it holds the character 0x0"),
         ("a: &a [*a]", "1: a: is nested deeper than 20"),
         ("a: &a {<<: *a}", "1: a: is nested deeper than 20"),
@@ -208,6 +216,10 @@ def test_text_is_refused_by_line_and_reason(text: str, expected: str) -> None:
     # The parser's own words may go on; ours are whole.
     message = refusal(text)
     assert message.startswith(expected) if YAML in expected else message == expected
+
+
+def test_no_name_in_a_file_makes_a_message_long() -> None:
+    assert len(refusal(f"a: *{'x' * 10_000}")) < 300
 
 
 def test_aliases_cannot_blow_a_text_up() -> None:

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from textwrap import dedent
 
@@ -374,11 +376,7 @@ SHORT = "models: {patch_size: 16, embed_dim: 64, num_heads: 2, depth: 6,"
         ),
         (
             VALID + "include:\n  - {trial_timeout_s: 3}",
-            "4: include.trial_timeout_s: is not a known key; known are attention,"
-            " augment, batch_size, checkpoint, classes, compile, data, device,"
-            " drop_path_rate, fewshot, fit, gradient_checkpointing, input,"
-            " memory_limit_gib, mode, models, optimizer, parallelism, precision,"
-            " recipe, stack, timing, view",
+            "4: include.trial_timeout_s: holds for the suite: it stands at its top",
         ),
         (
             VALID + "exclude:\n  - {mode: fit}",
@@ -502,6 +500,19 @@ MANY = list(range(1, 102))  # 101 x 101 models, 101 x 2 exclusions
             VALID + f"exclude: {{batch_size: {MANY}, precision: [fp32, bf16]}}",
             "3: exclude: has more than 200 entries",
         ),
+        (
+            VALID + "exclude: {models: 'ViT-S/{1..201}'}",
+            "3: exclude: names more than 200 models",
+        ),
+        (
+            f"{VALID}repeats: {{infer: 10000}}\nbatch_size: {MANY}",
+            "3: repeats: gives 1,010,000 trials, more than 1,000,000",
+        ),
+        (
+            f"models: 'ViT-B/16[{{1..1000}}]@{{224..229}}'\nmode: infer\n"
+            f"scales: {{{', '.join(f's{n}: {{seed: {n}}}' for n in range(9))}}}",
+            "3: scales: have more than 50000 cases in all",
+        ),
     ],
 )
 def test_absurdly_many_models_cases_or_exclusions_are_refused(
@@ -511,6 +522,64 @@ def test_absurdly_many_models_cases_or_exclusions_are_refused(
 
 
 # ---------------------------------------------------------------- where suites are
+
+
+def test_looking_ends_when_there_are_mistakes_enough() -> None:
+    text = f"{VALID}batch_size: {list(range(-1000, 0))}"
+    with pytest.raises(SuiteError, match=r": 180 more of the kind$"):
+        parse_suite(text, "s.yaml")
+
+
+def test_width_of_the_mlp_that_follows_from_another_field_is_told() -> None:
+    text = (
+        "models: {patch_size: 16, embed_dim: 40000, depth: 1, num_heads: 1}\n"
+        "mode: infer"
+    )
+    assert mistakes(text) == ["1: models: mlp_dim=160000 is not at most 65536"]
+
+
+def test_list_of_places_is_told_the_short_form() -> None:
+    text = (
+        "models: {patch_size: 16, embed_dim: 8, depth: 4, num_heads: 1,"
+        " grid_pool: {window: 2, places: 3}}\nmode: infer"
+    )
+    assert mistakes(text) == [
+        "1: models.grid_pool.places: 3 cannot stand there; grid_pool: pool2@3,6 would"
+        " be right"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("a\nb.yaml", r"a\nb"), (" .yaml", "suite"), ("x" * 250, "x" * 200)],
+)
+def test_suite_is_called_after_its_file_as_far_as_that_is_a_name(
+    tmp_path: Path, file: str, name: str
+) -> None:
+    (tmp_path / file).write_text(VALID)
+    assert load_suite(str(tmp_path / file)).name == name
+
+
+def test_path_stands_on_one_line_of_a_message(tmp_path: Path) -> None:
+    (tmp_path / "a\nb.yaml").write_text("mode: x")
+    with pytest.raises(SuiteError, match=r"^'.*a\\nb\.yaml':1: models: is"):
+        load_suite(str(tmp_path / "a\nb.yaml"))
+
+
+def test_pipe_without_a_writer_is_an_empty_suite(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SuiteError, match="pipe:1: is empty"):
+        load_suite(str(tmp_path / "pipe"))
+
+
+def test_pipe_is_read_until_its_writer_has_ended() -> None:
+    reading, writing = os.pipe()
+    with ThreadPoolExecutor() as reader:
+        loaded = reader.submit(load_suite, f"/dev/fd/{reading}")
+        os.write(writing, VALID.encode())
+        os.close(writing)
+        assert len(loaded.result().cases) == 1
+    os.close(reading)
 
 
 def test_suite_is_read_from_a_path_and_called_after_its_file(tmp_path: Path) -> None:

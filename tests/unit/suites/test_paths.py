@@ -60,6 +60,16 @@ def test_a_url_with_a_password_is_refused() -> None:
     assert resolve_path("sftp://me@host/data") == "sftp://me@host/data"
 
 
+def test_a_url_of_a_million_colons_is_read_at_once() -> None:
+    url = "s3://" + ":" * 1_000_000
+    assert resolve_path(url) == url
+
+
+def test_the_home_of_nobody_is_refused() -> None:
+    with pytest.raises(SuiteError, match=r"^'~nobody-here' is nobody's home on"):
+        resolve_path("~nobody-here/data")
+
+
 def test_the_option_comes_first_then_the_suite_then_the_folder(tmp_path: Path) -> None:
     names = ("mnist", "fashion-mnist", "imagenet-1k")
     for name in names:

@@ -1,6 +1,7 @@
 """Builders before anything runs: files, functions and options, each mistake told."""
 
 import hashlib
+import os
 import subprocess
 import sys
 import warnings
@@ -147,6 +148,12 @@ def test_warnings_about_a_users_code_are_not_told(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert resolve(tmp_path, "my.py:build").sha256
+
+
+def test_a_pipe_without_a_writer_is_empty(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "mine.py")
+    with pytest.raises(SuiteError, match=r"mine\.py defines no function 'build'"):
+        Sources(tmp_path).resolve(parse_model("mine.py:build"))
 
 
 def test_a_link_to_itself_is_no_file(tmp_path: Path) -> None:

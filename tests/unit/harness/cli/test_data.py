@@ -8,11 +8,13 @@ import pytest
 from typer.testing import CliRunner
 
 from support.stored_runs import StoredRuns, case, speeds
-from tlbench.cli import app, running
+from tlbench.cli import app, execution
+from tlbench.cli.execution import Job
 from tlbench.cli.options import with_data, with_storage
 from tlbench.db.store import ResultStore
+from tlbench.plan import FixedPlan
 from tlbench.suites.loader import parse_suite
-from tlbench.suites.spec import Suite, Trial
+from tlbench.suites.spec import Trial
 
 SUITE = "models: ViT-Ti/16\nmode: infer\nrepeats: 2\ndata: [mnist, digits]\n"
 
@@ -33,11 +35,12 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
     """The trials that a command would run; it stops where they would begin."""
     found: list[Trial] = []
 
-    def stop(suite: Suite, trials: Any, *_: object, **__: object) -> None:
-        found.extend(trials)
+    def stop(job: Job, store: object) -> None:
+        assert isinstance(job.plan, FixedPlan)
+        found.extend(job.plan.trials)
         raise StoppedError
 
-    monkeypatch.setattr(running, "execute", stop)
+    monkeypatch.setattr(execution, "execute", stop)
     return found
 
 

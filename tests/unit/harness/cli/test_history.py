@@ -1,7 +1,7 @@
 """`tlbench trend` and `tlbench repro`: what they print, and how they end."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ from typer.testing import CliRunner
 from support.machine import MACHINE
 from support.stored_runs import THROUGHPUT, StoredRuns, case, speeds
 from tlbench.cli import app
+from tlbench.cli.execution import Done, Job
 from tlbench.cli.options import STOPPED_BY_GATE, TROUBLE
 from tlbench.db.store import ResultStore
 from tlbench.errors import ReportError
+from tlbench.events import Stored
+from tlbench.plan import FixedPlan
 from tlbench.result import Metric, TrialResult
-from tlbench.runner import Stored
-from tlbench.suites.spec import Suite, Trial
 
 PLAIN, LEARNED = case(), case("ViT-Ti/16+TL8@6")
 WIGGLE = (1.0, 1.003, 0.998)
@@ -143,15 +144,11 @@ def machine_does(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Put a made-up machine in the place of Ray: it measures what it is told."""
 
     def machine_does(*results: TrialResult) -> None:
-        def execute(
-            suite: Suite,
-            trials: Sequence[Trial],
-            pace: object,
-            store: ResultStore,
-            **options: Any,
-        ) -> tuple[list[Stored], bool]:
+        def execute(job: Job, store: ResultStore) -> Done:
+            assert isinstance(job.plan, FixedPlan)
+            trials = job.plan.trials
             run_id = store.begin_run(
-                suite=suite, source="repro", command="", planned=len(trials)
+                suite=job.suite, source="repro", command="", planned=len(trials)
             )
             stored: list[Any] = []
             for trial, result in zip(trials, results, strict=True):
@@ -165,9 +162,9 @@ def machine_does(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 )
                 stored.append(Stored(run_id, trial_id, None))  # type: ignore[arg-type]  # not read
             store.end_run(run_id, "finished")
-            return stored, True
+            return Done(run_id, stored, True, len(trials), can_resume=True)
 
-        monkeypatch.setattr("tlbench.cli.running.execute", execute)
+        monkeypatch.setattr("tlbench.cli.execution.execute", execute)
 
     return machine_does
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,11 @@ from support.nvml import ask, compile_library
 from tlbench import nvml
 from tlbench.measure.gpu import ENERGY, GPU_METRICS
 from tlbench.measure.memory import NO_GPU
-from tlbench.measure.telemetry import measure_idle_power, open_telemetry
+from tlbench.measure.telemetry import (
+    describe_device,
+    measure_idle_power,
+    open_telemetry,
+)
 from tlbench.measure.timing import host_clock, time_steps
 from tlbench.result import Metric
 from tlbench.suites.spec import Timing
@@ -137,6 +142,38 @@ def test_a_device_that_nvml_does_not_show_has_a_reason(
         assert metrics[name] == [None, reason]
     assert (series, notes) == ([], {})
     assert metrics["involuntary_switches_per_s"][0] is not None
+
+
+DESCRIBE = """
+import json, types, torch
+torch.cuda.current_device = lambda: 0
+torch.cuda.get_device_properties = lambda index: types.SimpleNamespace(uuid={uuid!r})
+torch.cuda.get_device_name = lambda: "Torch's"
+from tlbench.measure.telemetry import describe_device
+print(json.dumps(describe_device(torch.device("cuda"), 1)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("uuid", "told"),
+    [
+        (
+            "00000000-0000-0000-0000-00000000bb22",
+            "H200, GPU-00000000-0000-0000-0000-00000000bb22",
+        ),
+        ("cc33", "Torch's (NVML does not know the device cc33)"),
+    ],
+)
+def test_a_gpu_is_told_by_its_name_and_uuid(
+    library: Path, uuid: str, told: str
+) -> None:
+    script = GPU + "gpu1.name H200\n"
+    assert ask(library, script, DESCRIBE.format(uuid=uuid), {}) == told
+
+
+def test_a_cpu_is_told_by_its_host_and_threads() -> None:
+    assert describe_device(CPU, 1) == f"{platform.node()}, 1 thread"
+    assert describe_device(CPU, 4) == f"{platform.node()}, 4 threads"
 
 
 @pytest.fixture

@@ -1,0 +1,70 @@
+"""Several Ray nodes on one machine: what ends one of them, and what runs on them."""
+
+from pathlib import Path
+
+import pytest
+
+from support.nodes import (
+    MODEL,
+    QUICK_DETECTION,
+    RUN_TIMEOUT_S,
+    TWO_NODES_THEN_ONE,
+    changed_copy,
+    fake_distribution,
+    raylets,
+)
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+ON_ONE = {
+    "models": [MODEL],
+    "mode": "infer",
+    "batch_size": 16,
+    "repeats": 1,
+    "timing": {"max_time_s": 0.3},
+}
+ON_BOTH = ON_ONE | {"parallelism": {"world_size": 2, "nodes": 2}}
+
+
+def test_a_run_goes_on_without_the_node_whose_raylet_was_killed(tmp_path: Path) -> None:
+    with raylets(2) as cluster:
+        run = cluster.begin_run(tmp_path, TWO_NODES_THEN_ONE)
+        cluster.wait_until_ranks_have_met(0, 1)
+        cluster[1].kill_raylet()
+        assert run.wait() == 3
+    killed, after = run.trials
+    assert (killed.status, after.status) == ("lost", "ok")
+    assert killed.reason is not None
+    assert "its node vanished, killed or cut off" in killed.reason
+
+
+def test_a_run_begins_without_a_node_that_has_just_died(tmp_path: Path) -> None:
+    with raylets(2, environment=QUICK_DETECTION) as cluster:
+        cluster[1].end()
+        run = cluster.begin_run(tmp_path, ON_ONE)
+        assert run.wait() == 0
+    assert [trial.status for trial in run.trials] == ["ok"]
+
+
+def test_nodes_with_different_versions_end_a_run_by_name(tmp_path: Path) -> None:
+    other = fake_distribution(tmp_path, "timm", "0.0.1")
+    with raylets(2, of_node={1: other}) as cluster:
+        process = cluster.begin_run(tmp_path, ON_BOTH).process
+        _, err = process.communicate(timeout=RUN_TIMEOUT_S)
+    assert process.returncode == 1
+    assert "error: the nodes have different software: timm is " in err
+    assert "0.0.1 on " in err
+    assert "Traceback" not in err
+
+
+def test_workers_run_the_tlbench_of_the_driver(tmp_path: Path) -> None:
+    """Although another one, which cannot run, lies on their node."""
+    other = tmp_path / "other"
+    other.mkdir()
+    changed = changed_copy(other, "trial.py", "raise ImportError('of the node')\n")
+    with raylets(2, of_node={1: changed}) as cluster:
+        run = cluster.begin_run(tmp_path, ON_BOTH)
+        assert run.wait() == 0
+    (trial,) = run.trials
+    assert (trial.status, trial.reason) == ("ok", None)
+    assert len(trial.nodes) == 2
