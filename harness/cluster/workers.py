@@ -16,6 +16,7 @@ import ray
 from ray.exceptions import (
     GetTimeoutError,
     ObjectStoreFullError,
+    OutOfDiskError,
     OutOfMemoryError,
     RayActorError,
     RayError,
@@ -286,11 +287,15 @@ def failure(error: Exception) -> TrialResult:
     reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     if isinstance(error, OutOfMemoryError):
         status, reason = "oom", "Ray ended its process: the node's memory was full"
+    # Before RayTaskError, which it is as well where a worker could not hand over.
+    elif isinstance(error, (ObjectStoreFullError, OutOfDiskError)):
+        reason = (
+            "Ray's object store was full, and could not be written to disk: its result"
+            " could not be brought back"
+        )
     elif isinstance(error, RayTaskError):
         status, cause = "error", error.cause
         reason = f"{type(cause).__name__}: {str(cause).partition(chr(10))[0]}"
     elif isinstance(error, RayActorError):
         reason = "its process died: killed, crashed, or out of host memory"
-    elif isinstance(error, ObjectStoreFullError):
-        reason = "Ray's object store was full: its result could not be brought back"
     return TrialResult(status, reason, "".join(traceback.format_exception(error)))

@@ -1,7 +1,9 @@
 """Several Ray nodes on one machine: what ends one of them, and what runs on them."""
 
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from support.nodes import (
@@ -23,6 +25,34 @@ ON_ONE = {
     "repeats": 1,
     "timing": {"max_time_s": 0.3},
 }
+HUNGRY = """
+import time
+import numpy
+
+def build(model):
+    taken = []
+    for _ in range(8):
+        taken.append(numpy.ones(2**26))
+        time.sleep(0.5)
+    return model
+"""
+"""A builder that takes 4 GiB, slowly enough for whoever watches."""
+LOUD = """
+def build(model):
+    raise RuntimeError("loud\\n" + "x" * 2_000_000)
+"""
+"""A builder whose traceback is too long for a reply of Ray's without a store."""
+HOLD_THE_STORE = """
+import sys
+import numpy, ray
+
+ray.init(address=sys.argv[1], log_to_driver=False)
+held = [ray.put(numpy.ones(2**17)) for _ in range(200)]
+seen = ray.get(held)
+print("full", flush=True)
+sys.stdin.read()
+"""
+"""Whoever has 200 MiB of objects in use, of which the store holds less than half."""
 ON_BOTH = ON_ONE | {"parallelism": {"world_size": 2, "nodes": 2}}
 
 
@@ -68,3 +98,32 @@ def test_workers_run_the_tlbench_of_the_driver(tmp_path: Path) -> None:
     (trial,) = run.trials
     assert (trial.status, trial.reason) == ("ok", None)
     assert len(trial.nodes) == 2
+
+
+def test_a_process_that_takes_the_memory_of_a_node_is_oom(tmp_path: Path) -> None:
+    memory = psutil.virtual_memory()
+    limit = (memory.total - memory.available + 2 * 2**30) / memory.total
+    (tmp_path / "hungry.py").write_text(HUNGRY)
+    hungry = MODEL | {"builder": {"function": "build", "file": "hungry.py"}}
+    with raylets(1, environment={"RAY_memory_usage_threshold": str(limit)}) as cluster:
+        run = cluster.begin_run(tmp_path, ON_ONE | {"models": [hungry, MODEL]})
+        assert run.wait() == 3
+    first, second = sorted(run.trials, key=lambda trial: trial.status)
+    assert (first.status, second.status) == ("ok", "oom")
+    assert second.reason == "Ray ended its process: the node's memory was full"
+
+
+def test_a_large_result_comes_back_past_a_full_object_store(tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text(LOUD)
+    loud = MODEL | {"builder": {"function": "build", "file": "loud.py"}}
+    with raylets(1) as cluster:
+        words = [sys.executable, "-c", HOLD_THE_STORE, cluster.address]
+        holder = cluster.command(words, tmp_path)
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "full\n"
+        run = cluster.begin_run(tmp_path, ON_ONE | {"models": [loud]})
+        assert run.wait() == 3
+    (trial,) = run.trials
+    assert (trial.status, trial.reason) == ("error", "RuntimeError: loud")
+    assert trial.traceback is not None
+    assert "x" * 2_000_000 in trial.traceback
