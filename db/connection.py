@@ -13,7 +13,7 @@ from urllib.parse import quote
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
-from tlbench.errors import StoreAwayError, StoreError
+from tlbench.errors import StoreAwayError, StoreError, first_line
 
 Value = TypeVar("Value")
 
@@ -216,7 +216,7 @@ def _cause(error: BaseException | None) -> str:
         code = sqlite3.SQLITE_CORRUPT  # Python's driver found a text that is no UTF-8
     if code is not None and code & 0xFF in SQLITE_CAUSES:
         return SQLITE_CAUSES[code & 0xFF]
-    return str(error).partition("\n")[0]
+    return first_line(error)
 
 
 def _sqlite_engine(path: Path, mode: Mode, foreign_keys: bool) -> Engine:

@@ -13,6 +13,9 @@ TlbenchError
 └── ReportError    a report cannot be made from what is stored
 """
 
+LINE_LENGTH = 500
+"""How much of a line that others wrote a reason holds; a traceback has all of it."""
+
 
 class TlbenchError(Exception):
     """Something the user can put right; the message says how."""
@@ -71,3 +74,14 @@ class StoreAwayError(StoreError):
 
 class ReportError(TlbenchError):
     """A report cannot be made from what is stored."""
+
+
+def first_line(error: object) -> str:
+    """The first line of what an error says; of a very long one the beginning."""
+    line = str(error).strip().partition("\n")[0]
+    return line if len(line) <= LINE_LENGTH else f"{line[:LINE_LENGTH]} ..."
+
+
+def name_error(error: object) -> str:
+    """The type of an error, and the first line of what it says, if it says anything."""
+    return ": ".join(filter(None, (type(error).__name__, first_line(error))))

@@ -29,6 +29,8 @@ from tlbench.errors import (
     TrialError,
     UnknownCostError,
     UnsupportedError,
+    first_line,
+    name_error,
 )
 from tlbench.machine import fingerprint
 from tlbench.measure.memory import keep_freed_memory
@@ -273,14 +275,14 @@ def _classify(error: BaseException) -> tuple[Status, str]:
     if isinstance(error, NonFiniteLossError):
         return "nan", reason
     if _is_out_of_memory(error):
-        return "oom", reason.partition("\n")[0]
+        return "oom", first_line(error) or type(error).__name__
     if isinstance(error, TrialError):
         return "error", reason
     if not isinstance(error, Exception):
-        return "error", f"the model's code ended its process: {error!r}"
+        return "error", f"the model's code ended its process: {first_line(repr(error))}"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "error", _tell_full_disk(error)
-    return "error", f"{type(error).__name__}: {reason.partition(chr(10))[0]}"
+    return "error", name_error(error)
 
 
 def _tell_full_disk(error: OSError) -> str:

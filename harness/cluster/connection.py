@@ -15,7 +15,7 @@ from ray._raylet import GcsClient  # type: ignore[attr-defined]  # of Cython
 from ray.exceptions import RayError
 
 from tlbench.cluster.software import differences, look, look_at, pack
-from tlbench.errors import ClusterError
+from tlbench.errors import ClusterError, first_line
 from tlbench.placement import Node
 
 QUIET_RAY = {
@@ -96,7 +96,7 @@ def _connect(address: str | None, py_modules: Sequence[str] = ()) -> None:
                 _system_config=None if address else QUIET_RAY,
             )
     except (ConnectionError, RayError, RuntimeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         if not address:
             raise ClusterError(f"cannot start Ray on this machine: {reason}") from error
         raise ClusterError(

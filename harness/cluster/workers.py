@@ -26,6 +26,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from tlbench.cluster.logs import Process, read_logs, read_stacks
+from tlbench.errors import name_error
 from tlbench.launch import ENDING_TIMEOUT_S
 from tlbench.placement import Placement, Share
 from tlbench.rank import Rank
@@ -284,7 +285,7 @@ def _results(call: Any) -> list[TrialResult]:
 def failure(error: Exception) -> TrialResult:
     """What to store where a worker's process did not live to tell."""
     status: Status = "lost"
-    reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    reason = name_error(error)
     if isinstance(error, OutOfMemoryError):
         status, reason = "oom", "Ray ended its process: the node's memory was full"
     # Before RayTaskError, which it is as well where a worker could not hand over.
@@ -294,8 +295,7 @@ def failure(error: Exception) -> TrialResult:
             " could not be brought back"
         )
     elif isinstance(error, RayTaskError):
-        status, cause = "error", error.cause
-        reason = f"{type(cause).__name__}: {str(cause).partition(chr(10))[0]}"
+        status, reason = "error", name_error(error.cause)
     elif isinstance(error, RayActorError):
         reason = "its process died: killed, crashed, or out of host memory"
     return TrialResult(status, reason, "".join(traceback.format_exception(error)))

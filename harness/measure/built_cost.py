@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from tlbench.errors import name_error
 from tlbench.measure.flops import count_macs, total_macs
 from tlbench.models.builders import build_whole_model
 from tlbench.suites.model_spec import ModelSpec
@@ -56,8 +57,7 @@ def _explain(error: Exception, spec: ModelSpec) -> str:
         if frame.filename == file
     ]
     place = f"{file}:{lines[-1]}: " if lines else ""
-    message = str(error).partition("\n")[0]
-    return f"{place}{type(error).__name__}: {message}"
+    return f"{place}{name_error(error)}"
 
 
 def _count_train_flops(model: nn.Module, sample_shape: tuple[int, ...]) -> int:

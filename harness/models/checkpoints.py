@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tlbench.errors import TrialError
+from tlbench.errors import TrialError, name_error
 from tlbench.models.timm_vit import vision_transformer_class
 from tlbench.models.transfer import Interpolation, load_weights, position_layout
 from tlbench.suites.checkpoints import sha256_of, why_another
@@ -161,9 +161,7 @@ def _read_zip(path: Path) -> Weights:
 
 
 def _broken(error: Exception) -> str:
-    reason = str(error).partition("\n")[0]
-    words = ": ".join(filter(None, (type(error).__name__, reason)))
-    return f"cut off or broken ({words})"
+    return f"cut off or broken ({name_error(error)})"
 
 
 def _what_else(start: bytes) -> str:
