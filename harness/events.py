@@ -39,6 +39,14 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """A node has joined that trials may not run on."""
+
+    reason: str
+    """Which one, and why."""
+
+
+@dataclass(frozen=True)
 class Retried:
     """An attempt that came to nothing; it is stored, and the trial runs again."""
 
@@ -61,4 +69,4 @@ class Delayed:
     reason: str
 
 
-Event = Begun | Waiting | Retried | Stored | Delayed
+Event = Begun | Waiting | Refused | Retried | Stored | Delayed

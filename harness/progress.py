@@ -13,7 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from tlbench.console import one_line
-from tlbench.events import Begun, Delayed, Event, Retried, Stored, Waiting
+from tlbench.events import (
+    Begun,
+    Delayed,
+    Event,
+    Refused,
+    Retried,
+    Stored,
+    Waiting,
+)
 from tlbench.result import TrialResult
 from tlbench.suites.names import model_name
 from tlbench.suites.spec import Case, Trial
@@ -80,6 +88,8 @@ class Progress:
                 again = f"attempt {finished.attempt + 1} follows"
                 ended = outcome(finished.trial.case, finished.result)
                 return f"{title(finished.trial)}: {ended}; {again}"
+            case Refused(reason):
+                return one_line(reason)
             case Waiting(trial, reason):
                 return self._hold(f"{title(trial)} waits: {one_line(reason)}")
             case Delayed(reason):
@@ -233,7 +243,7 @@ def _show_live(
     with Live(view, console=console, refresh_per_second=REFRESHES_PER_S) as live:
         for event in run:
             told = progress.add(event)
-            if isinstance(event, Retried):
+            if isinstance(event, (Refused, Retried)):
                 # Above the view, where it stays.
                 console.print(told, markup=False, style="red")
             elif isinstance(event, Stored):

@@ -20,6 +20,7 @@ from tlbench.events import (
     Delayed,
     Event,
     Finished,
+    Refused,
     Retried,
     Stored,
     Waiting,
@@ -145,6 +146,8 @@ class _Running:
             self._held_since.pop(self._cluster.candidates(ready.trial.case), None)
             crew.begin(ready.trial, ready.placement, ready.attempt)
             yield Begun(ready.trial, ready.attempt, ready.placement.nodes)
+        for reason in self._cluster.take_refusals():
+            yield Refused(reason)
         for pending, missing in self._backlog.take_impossible():
             yield from self._keep(pending.give_up("skipped", missing))
 

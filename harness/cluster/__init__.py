@@ -16,8 +16,8 @@ from tlbench.cluster.connection import (
     connection,
     free_resources,
     is_own_node_alive,
-    living_nodes,
 )
+from tlbench.cluster.members import Members
 from tlbench.cluster.workers import Groups, failure, make_rank, run_in_group, seats
 from tlbench.errors import ClusterError
 from tlbench.events import Finished
@@ -45,6 +45,7 @@ class Cluster:
         self._schedule = Schedule()
         self._looked = 0.0
         self._groups = Groups()
+        self._members = Members()
 
     def __enter__(self) -> Self:
         self._connect()
@@ -60,7 +61,7 @@ class Cluster:
 
     def _connect(self) -> None:
         self._groups = Groups()
-        self._resources.enter_context(connection(self._address))
+        self._members = self._resources.enter_context(connection(self._address))
         self.look()
 
     def check(self) -> None:
@@ -125,8 +126,12 @@ class Cluster:
 
     def look(self) -> None:
         """Learn which nodes there are now."""
-        self._schedule.update(living_nodes())
+        self._schedule.update(self._members.now())
         self._looked = time.monotonic()
+
+    def take_refusals(self) -> list[str]:
+        """Which nodes that have joined are not used, and why; each is told once."""
+        return self._members.take_refusals()
 
     def release(self, placement: Placement) -> None:
         """Give back what `place` took."""

@@ -14,9 +14,9 @@ from ray._private.state import available_resources_per_node
 from ray._raylet import GcsClient  # type: ignore[attr-defined]  # of Cython
 from ray.exceptions import RayError
 
-from tlbench.cluster.software import differences, look, look_at, pack
+from tlbench.cluster.members import Members
+from tlbench.cluster.software import pack
 from tlbench.errors import ClusterError, first_line
-from tlbench.placement import Node
 
 QUIET_RAY = {
     "worker_niceness": 0,
@@ -29,13 +29,15 @@ QUIET_RAY = {
 measurement; and its workers are not nicer to other processes than a plain one is."""
 CONNECT_TIMEOUT_S = 5.0
 LOOPBACK = "127.0.0.1"
-ACCELERATOR = "accelerator_type:"
-"""How the name of the resource begins by which Ray tells the type of a node's GPUs."""
 
 
 @contextlib.contextmanager
-def connection(address: str | None) -> Iterator[None]:
-    """Start a Ray of our own, or join one; leave it again at the end."""
+def connection(address: str | None) -> Iterator[Members]:
+    """Start a Ray of our own, or join one; leave it again at the end.
+
+    Raises:
+        ClusterError: It cannot be, or its nodes cannot be compared with each other.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("REPORTER_UPDATE_INTERVAL_MS", "600000")
     # Ray puts the driver's current folder first on the path of the workers, where a
@@ -44,38 +46,14 @@ def connection(address: str | None) -> Iterator[None]:
         try:
             with contextlib.chdir(neutral):
                 _connect(address)
-                if address is not None and _lack_our_code():
+                members = Members() if address is None else Members.of_joined()
+                if members.lack_our_code:
                     ray.shutdown()
                     with tempfile.TemporaryDirectory(prefix="tlbench-") as folder:
                         _connect(address, py_modules=pack(Path(folder)))
-            yield
+            yield members
         finally:
             ray.shutdown()
-
-
-def _lack_our_code() -> bool:
-    """Whether a node has no tlbench, or another one than the driver.
-
-    Raises:
-        ClusterError: The nodes differ in what else a measurement depends on, or one of
-            them does not answer.
-    """
-    names = {node.id: node.name for node in living_nodes() if node.cpus}
-    found = look_at(list(names))
-    # Ray takes its time to see that a node is dead: it was on the list and is not now.
-    living = {node.id for node in living_nodes()}
-    if silent := living & (names.keys() - found.keys()):
-        raise ClusterError(
-            f"{', '.join(sorted(names[node] for node in silent))}: Ray could not run a"
-            " process there; its logs on that node tell why (/tmp/ray/session_latest)"
-        )
-    if told := differences([(names[node], has) for node, has in found.items()]):
-        raise ClusterError(
-            f"the nodes have different software: {'. '.join(told)}. What they measure"
-            " could not be compared; the same environment on all of them would do"
-        )
-    ours = look()["tlbench"]
-    return any(software.tlbench != ours for software in found.values())
 
 
 def _connect(address: str | None, py_modules: Sequence[str] = ()) -> None:
@@ -145,30 +123,6 @@ def _use_token() -> None:
     authentication_token_setup.maybe_enable_token_auth_if_token_available(
         warn_if_disabled=False
     )
-
-
-def living_nodes() -> list[Node]:
-    """The nodes of the cluster as they are now."""
-    return [
-        Node(
-            id=node["NodeID"],
-            name=f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
-            cpus=node["Resources"].get("CPU", 0),
-            gpus=node["Resources"].get("GPU", 0),
-            address=node["NodeManagerAddress"],
-            accelerator=next(
-                (
-                    name.removeprefix(ACCELERATOR)
-                    for name in sorted(node["Resources"])
-                    if name.startswith(ACCELERATOR)
-                ),
-                None,
-            ),
-            labels=node["Labels"],
-        )
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
 
 
 def free_resources() -> dict[str, dict[str, float]]:

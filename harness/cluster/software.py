@@ -9,7 +9,7 @@ import importlib.metadata
 import importlib.util
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,6 @@ PARTS = {"": "tlbench", "db": "tlbench.db"} | {
     name: f"tlbench.{name}" for name in ("reports", "suites")
 }
 """Where each package of tlbench stands below its first one, wherever its files lie."""
-TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,11 @@ def look() -> dict[str, Any]:
     }
 
 
-def look_at(node_ids: Sequence[str]) -> dict[str, Software]:
-    """What these nodes have, asked all at once; without those that do not answer."""
+def ask(node_ids: Iterable[str]) -> dict[str, Any]:
+    """Calls, all begun, that bring what `look` finds on these nodes."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     try:
-        calls = {
+        return {
             node: ray.remote(look)
             .options(
                 num_cpus=0,
@@ -90,12 +89,17 @@ def look_at(node_ids: Sequence[str]) -> dict[str, Software]:
         }
     finally:
         ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def answers(calls: Mapping[str, Any], timeout_s: float) -> dict[str, Software | None]:
+    """What nodes have that were asked, of those that are done; None: they failed."""
     waiting = list(calls.values())
-    ended, _ = ray.wait(waiting, num_returns=len(waiting), timeout=TIMEOUT_S)
-    found = {}
+    ended, _ = ray.wait(waiting, num_returns=len(waiting), timeout=timeout_s)
+    found: dict[str, Software | None] = {}
     for node, call in calls.items():
-        with suppress(RayError):
-            if call in ended:
+        if call in ended:
+            found[node] = None
+            with suppress(RayError):
                 found[node] = Software(**ray.get(call))
     return found
 

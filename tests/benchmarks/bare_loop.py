@@ -22,7 +22,7 @@ import ray
 import torch
 
 from tlbench.cluster import Cluster, workers
-from tlbench.cluster.connection import living_nodes
+from tlbench.cluster.members import living_nodes
 from tlbench.cluster.workers import Groups
 from tlbench.measure.timing import host_clock
 from tlbench.placement import Schedule

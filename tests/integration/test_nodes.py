@@ -100,6 +100,18 @@ def test_workers_run_the_tlbench_of_the_driver(tmp_path: Path) -> None:
     assert len(trial.nodes) == 2
 
 
+def test_a_node_that_joins_with_another_tlbench_is_not_used(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    changed = changed_copy(other, "trial.py", "raise ImportError('of the node')\n")
+    with raylets(2, of_node={1: changed}, late=1) as cluster:
+        process = cluster.begin_run(tmp_path, ON_ONE | {"repeats": 8}).process
+        cluster.start(1)
+        _, err = process.communicate(timeout=RUN_TIMEOUT_S)
+    assert process.returncode == 0, err
+    assert err.count(" is not used: it has another tlbench than the driver") == 1
+
+
 def test_a_process_that_takes_the_memory_of_a_node_is_oom(tmp_path: Path) -> None:
     memory = psutil.virtual_memory()
     limit = (memory.total - memory.available + 2 * 2**30) / memory.total

@@ -28,6 +28,8 @@ class SimulatedCluster:
         """CPUs and GPUs that others hold."""
         self._ends = ends
         self.checks = 0
+        self.refusals: list[str] = []
+        """Of nodes that trials may not run on."""
         self.shortage = self.schedule.shortage
         self.lack = self.schedule.lack
         self.candidates = self.schedule.candidates
@@ -60,6 +62,10 @@ class SimulatedCluster:
 
     def look(self) -> None:
         """Nodes come and go by `schedule.update`."""
+
+    def take_refusals(self) -> list[str]:
+        taken, self.refusals = self.refusals, []
+        return taken
 
     def check(self) -> None:
         self.checks += 1

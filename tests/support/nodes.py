@@ -327,6 +327,7 @@ def raylets(
     has_token: bool = True,
     environment: Environment = NOTHING,
     of_node: Mapping[int, Environment] = NO_NODE,
+    late: int = 0,
 ) -> Iterator[Nodes]:
     """Several nodes that share the loopback of this machine.
 
@@ -336,11 +337,12 @@ def raylets(
         has_token: Whether Ray asks who comes for its token.
         environment: What the nodes have besides.
         of_node: What single nodes have besides, by their numbers.
+        late: How many of them, the last, the test starts by itself.
     """
     nodes = [Node("127.0.0.1") for _ in range(count)]
     cluster = Nodes(nodes, _free_port(), cpus=cpus)
     cluster.of_node = of_node
-    with _started(cluster, nodes, has_token, environment):
+    with _started(cluster, nodes, has_token, environment, late):
         yield cluster
 
 
@@ -371,6 +373,7 @@ def _started(
     nodes: Sequence[Node],
     has_token: bool,
     environment: Environment,
+    late: int = 0,
 ) -> Iterator[None]:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     token = {"RAY_AUTH_MODE": "disabled"}
@@ -386,7 +389,8 @@ def _started(
         cluster.environment = inherited | token | {"RAY_TMPDIR": folder, **environment}
         for number, node in enumerate(nodes):
             stack.callback(node.end)
-            cluster.start(number)
+            if number < len(nodes) - late:
+                cluster.start(number)
         stack.callback(cluster.end_commands)
         yield
 

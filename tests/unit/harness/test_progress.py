@@ -14,6 +14,7 @@ from tlbench.events import (
     Delayed,
     Event,
     Finished,
+    Refused,
     Retried,
     Stored,
     Waiting,
@@ -380,6 +381,14 @@ def test_a_log_tells_of_attempts_that_came_to_nothing(pace: Pace) -> None:
     follow(retried(), TRIALS, pace, console)
     first, _ = shown(console)
     assert first == "infer ViT-B/16 #0: lost: its node vanished; attempt 2 follows"
+
+
+def test_a_node_that_is_not_used_is_told(pace: Pace) -> None:
+    console = pipe()
+    refused = Refused("a (10.0.0.1) is not used:\nnumpy is 1.0")
+    follow(iter((refused, stored(TRIALS[0]))), TRIALS, pace, console)
+    first, _ = shown(console)
+    assert first == "a (10.0.0.1) is not used: numpy is 1.0"
 
 
 def test_a_reason_to_wait_is_told_once_while_it_holds(pace: Pace) -> None:

@@ -15,7 +15,15 @@ from tlbench.db.resume import resume_run
 from tlbench.db.store import ResultStore
 from tlbench.driver import Driver
 from tlbench.errors import StoreAwayError
-from tlbench.events import Begun, Delayed, Event, Retried, Stored, Waiting
+from tlbench.events import (
+    Begun,
+    Delayed,
+    Event,
+    Refused,
+    Retried,
+    Stored,
+    Waiting,
+)
 from tlbench.machine import fingerprint
 from tlbench.placement import Node, Placement
 from tlbench.plan import FixedPlan, Plan
@@ -270,6 +278,15 @@ def test_what_others_hold_for_too_long_is_lost(
         "nothing became free in 300 ms: needs 2 x cpu on 2 node(s);"
         " left is a node with 8 CPUs and 0 GPUs"
     )
+
+
+def test_a_node_that_trials_may_not_run_on_is_told_once(begin: Begin) -> None:
+    cluster = SimulatedCluster(ends=ending(MEASURED))
+    cluster.refusals.append("b is not used: numpy is 1.0")
+    events = begin(trials_of(2), cluster)
+    told = [event for event in events if isinstance(event, Refused)]
+    assert told == [Refused("b is not used: numpy is 1.0")]
+    assert sum(isinstance(event, Stored) for event in events) == 2
 
 
 def test_a_database_that_is_away_loses_nothing(
