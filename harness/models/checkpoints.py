@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tlbench.errors import TrialError, name_error
+from tlbench.models.flax_init import give_storage
 from tlbench.models.timm_vit import vision_transformer_class
 from tlbench.models.transfer import Interpolation, load_weights, position_layout
 from tlbench.suites.checkpoints import sha256_of, why_another
@@ -344,7 +345,8 @@ def _jax_template(arrays: Any, prefix: str) -> Any:
             fc_norm=False,
             weight_init="skip",
         )
-    return template.to_empty(device="cpu")
+    give_storage(template, "cpu")
+    return template
 
 
 def _jax_positions(names: Sequence[str], prefix: str) -> str:

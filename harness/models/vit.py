@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tlbench.models.flax_init import (
+    give_storage,
     init_attention_,
     init_conv_,
     init_mlp_,
@@ -71,7 +72,7 @@ def build_model(
     with torch.device("meta"):
         model = _build_plain(spec, num_classes, drop_path_rate)
     if device.type != "meta":
-        model.to_empty(device=device)
+        give_storage(model, device)
         _init_(model)
     vit = model.spatial if isinstance(model, FactorisedEncoder) else model
     vit.blocks = _reduce_tokens(vit.blocks, spec)

@@ -3,7 +3,7 @@
 Ours goes the whole way: plan, placement, fresh process, result, database. The bare one
 is a placement group, an actor with one call, its end and the group's. Blocks of them
 take turns within one run, in the same Ray: five of ours to one of the bare ones. Beside
-that the memory of the driver is followed, over both kinds of blocks apart.
+that the memory of the driver is followed, which does both.
 
     python tests/benchmarks/rehearsals.py --trials 1000
 """
@@ -11,8 +11,7 @@ that the memory of the driver is followed, over both kinds of blocks apart.
 import argparse
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -75,32 +74,9 @@ def our_time_s(events: Iterator[Event], count: int) -> float:
     return (time.perf_counter() - start) / count
 
 
-class Memory:
-    """Memory of this process that only it has, and what adds to it."""
-
-    def __init__(self) -> None:
-        self._process = psutil.Process()
-        self.first = self._now = self._uss()
-        self.growth: Counter[str] = Counter()
-
-    def _uss(self) -> int:
-        return int(self._process.memory_full_info().uss)
-
-    def charge(self, name: str) -> None:
-        """What was added since the last time was added by this."""
-        before, self._now = self._now, self._uss()
-        self.growth[name] += self._now - before
-
-    def tell(self, counts: Mapping[str, int]) -> None:
-        """In KiB for each of so many trials."""
-        each = ", ".join(
-            f"{self.growth[name] / count / 1024:.2f} KiB a trial by {name}"
-            for name, count in counts.items()
-        )
-        print(
-            f"driver: {self.first / 2**20:.1f} MiB at first,"
-            f" {self._now / 2**20:.1f} at last; {each}"
-        )
+def memory_mib() -> float:
+    """Memory of this process that only it has."""
+    return float(psutil.Process().memory_full_info().uss) / 2**20
 
 
 def main() -> None:
@@ -130,15 +106,16 @@ def main() -> None:
         our_time_s(events, BLOCK * TURNS)  # warm
         for _ in range(BLOCK):
             bare_time_s()
-        memory = Memory()
+        memory = [memory_mib()]
         for number in range(blocks):
             times = [bare_time_s() for _ in range(BLOCK)]
             bare[number] = sum(times) / BLOCK
-            memory.charge("bare calls")
             ours[number] = our_time_s(events, BLOCK * TURNS)
-            memory.charge("tlbench")
+            memory.append(memory_mib())
             print(
-                f"{number}: {ours[number]:.3f} s, bare {bare[number]:.3f} s", flush=True
+                f"{number}: {ours[number]:.3f} s, bare {bare[number]:.3f} s;"
+                f" driver {memory[-1]:.1f} MiB",
+                flush=True,
             )
         events.close()
     ratio = compare_ratio(bare, ours, "lower")
@@ -148,7 +125,11 @@ def main() -> None:
         f"{BLOCK * TURNS * blocks} trials: {mean:.3f} s each, {ratio.value:.3f} x bare"
         f" (95 % interval {low:.3f} to {high:.3f}); target {TARGET}"
     )
-    memory.tell({"bare calls": BLOCK * blocks, "tlbench": BLOCK * TURNS * blocks})
+    half = len(memory) // 2
+    print(
+        f"driver: {memory[0]:.1f} MiB at first, {max(memory[:half]):.1f} at most in the"
+        f" first half, {max(memory[half:]):.1f} in the second"
+    )
 
 
 if __name__ == "__main__":

@@ -30,6 +30,19 @@ assert "timm.models.resnet" not in sys.modules
     )
 
 
+def test_a_model_with_storage_needs_no_sympy() -> None:
+    run_python(
+        """
+import sys
+from tlbench.models.vit import build_model
+from tlbench.suites.names import parse_model
+model = build_model(parse_model("ViT-Ti/16+TL8@6"), 10)
+assert all(p.device.type == "cpu" for p in model.parameters())
+assert "sympy" not in sys.modules
+"""
+    )
+
+
 @pytest.mark.slow
 def test_plain_import_afterwards_works_in_full() -> None:
     run_python(
