@@ -68,4 +68,6 @@ def give_storage(model: nn.Module, device: torch.device | str) -> None:
     As `nn.Module.to_empty`, which asks torch for something like a tensor without
     storage, and for that torch imports sympy: a third of a second in each process.
     """
-    model._apply(lambda t: torch.empty(t.shape, dtype=t.dtype, device=device))
+    model._apply(  # type: ignore[no-untyped-call]  # torch's
+        lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+    )
