@@ -4,11 +4,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    Integer,
+    Table,
+    func,
+    select,
+    type_coerce,
+)
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
+from sqlalchemy.types import NullType
 
 from tlbench.db import migrations, models, query
 from tlbench.db.connection import Location
@@ -41,7 +51,11 @@ def check(location: str) -> list[Check]:
 
     Where the file is damaged, what its rows say is not asked for.
     """
-    place = Location.parse(location)
+    return check_place(Location.parse(location))
+
+
+def check_place(place: Location) -> list[Check]:
+    """The same of a parsed location, whose password no text has."""
     place.check("read")
     engine = place.engine("read")
     try:
@@ -99,6 +113,8 @@ def _content(connection: Connection, place: Location) -> Iterator[Check]:
         return
     yield Check("schema", "sound", f"{revision}, that of this tlbench")
     with Session(connection) as session:
+        if place.path is not None:  # a server takes no value of another type
+            yield from _values(session)
         for look in (_cases, _machines, _series, _step_times, _runs, _counts):
             yield from _tried(look, session)
 
@@ -119,6 +135,51 @@ def _judge(subject: str, problems: list[str], sound: str) -> Check:
     named = "; ".join(problems[:MAX_NAMED])
     rest = len(problems) - MAX_NAMED
     return Check(subject, "damaged", f"{named}; and {rest} more" if rest > 0 else named)
+
+
+def _values(session: Session) -> Iterator[Check]:
+    """SQLite keeps whatever stands in a column, and gives it back."""
+    problems = [
+        problem
+        for table in models.Base.metadata.sorted_tables
+        for problem in _wrong_values(session, table)
+    ]
+    yield _judge("values", problems, "each is of its column's type")
+
+
+def _wrong_values(session: Session, table: Table) -> Iterator[str]:
+    as_stored = [type_coerce(column, NullType) for column in table.columns]
+    keys = [place for place, column in enumerate(table.columns) if column.primary_key]
+    readers = [(column, _reader(column, session)) for column in table.columns]
+    for row in session.execute(select(*as_stored).execution_options(yield_per=1000)):
+        wrong = [
+            column.name
+            for (column, is_readable), value in zip(readers, row, strict=True)
+            if not is_readable(value)
+        ]
+        if wrong:
+            named = ", ".join(str(row[place]) for place in keys)
+            yield f"{' and '.join(wrong)} of {table.name} {named}"
+
+
+def _reader(column: Column[Any], session: Session) -> Callable[[Any], bool]:
+    """Whether what SQLite gives back can be read as a value of the column."""
+    dialect = session.get_bind().dialect
+    read = column.type.dialect_impl(dialect).result_processor(dialect, None)
+
+    def is_readable(value: Any) -> bool:
+        if value is None:
+            return bool(column.nullable)
+        if isinstance(column.type, Boolean):
+            return value in (0, 1)
+        if isinstance(column.type, Integer):
+            return isinstance(value, int)
+        try:
+            return read is None or read(value) is not None
+        except StoreError:
+            return False
+
+    return is_readable
 
 
 def _cases(session: Session) -> Iterator[Check]:

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from tlbench.db import models
 from tlbench.db.connection import ById
+from tlbench.db.records import record
 from tlbench.result import WHOLE_JOB, Status, Validity
 
 
@@ -59,7 +60,15 @@ def known_cases(session: Session) -> list[KnownCase]:
         .order_by(run.started_at.desc(), trial.run_id.desc(), func.min(trial.position))
     )
     return [
-        KnownCase(run_id, origin, case_id, content.identity, content.canonical, model)
+        record(
+            KnownCase,
+            run_id=run_id,
+            origin=origin,
+            case_id=case_id,
+            identity=content.identity,
+            canonical=content.canonical,
+            model=model,
+        )
         for run_id, origin, case_id, model in session.execute(statement)
         for content in [contents[case_id]]
     ]
@@ -74,7 +83,12 @@ def run_moments(
     if since is not None:
         statement = statement.where(run.started_at >= since)
     rows = session.execute(statement.order_by(run.started_at, run.id))
-    return {row.id: RunMoment(row.started_at, row.origin, row.version) for row in rows}
+    return {
+        row.id: record(
+            RunMoment, started_at=row.started_at, origin=row.origin, version=row.version
+        )
+        for row in rows
+    }
 
 
 def readings(

@@ -7,6 +7,7 @@
 A change here needs a revision in `tlbench.db.migrations`; a test compares the two.
 """
 
+import math
 import struct
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -33,6 +34,13 @@ from tlbench.db.connection import damaged_value
 from tlbench.result import Status, Validity
 
 RunStatus = Literal["running", "finished", "interrupted", "failed"]
+LARGEST = 1e100
+"""No measurement comes near it, and no float32; sums and ratios do not overflow."""
+
+
+def is_number(value: float) -> bool:
+    """Whether a measurement can have come to it: no NaN, and not beyond all sense."""
+    return math.isfinite(value) and abs(value) <= LARGEST
 
 
 def _checked(read: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
@@ -113,7 +121,7 @@ class Number(TypeDecorator[float]):
     def process_result_value(
         self, value: float | None, dialect: Dialect
     ) -> float | None:
-        if value is None or isinstance(value, float | int):
+        if value is None or (isinstance(value, float | int) and is_number(value)):
             return value
         raise damaged_value(value)
 
@@ -128,6 +136,20 @@ class JsonObject(TypeDecorator[dict[str, Any]]):
         self, value: dict[str, Any] | None, dialect: Dialect
     ) -> dict[str, Any] | None:
         if value is None or isinstance(value, dict):
+            return value
+        raise damaged_value(value)
+
+
+class JsonArray(TypeDecorator[list[Any]]):
+    """A list as JSON; what is another value is told as damage."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_result_value(
+        self, value: list[Any] | None, dialect: Dialect
+    ) -> list[Any] | None:
+        if value is None or isinstance(value, list):
             return value
         raise damaged_value(value)
 
@@ -198,10 +220,10 @@ class Base(DeclarativeBase):
         datetime: UtcDateTime(),
         bytes: Content(),
         dict[str, Any]: JsonObject(),
-        dict[str, str]: JSON(),
-        dict[str, str | None]: JSON(),
-        list[str]: JSON(),
-        list[list[int]]: JSON(none_as_null=True),
+        dict[str, str]: JsonObject(),
+        dict[str, str | None]: JsonObject(),
+        list[str]: JsonArray(),
+        list[list[int]]: JsonArray(none_as_null=True),
         tuple[float, ...]: Float64Array(),
     }
 
@@ -236,7 +258,7 @@ class Run(Base):
     plan: Mapped[list[list[int]] | None] = mapped_column(deferred=True)
     """Of each trial, in the order of their positions, which of the suite's cases it is,
     its repeat, and its seed; None: the plan is open, or was not kept."""
-    driver: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    driver: Mapped[dict[str, Any] | None] = mapped_column(JsonObject(none_as_null=True))
     """The fields of `tlbench.driver.Driver`; only it may write; None: nobody knows."""
     beat_at: Mapped[datetime | None]
     """When the driver was last heard of."""

@@ -5,16 +5,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from functools import cache
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import ValidationError
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, selectinload
 
 from tlbench.db import models
 from tlbench.db.connection import damaged_value
 from tlbench.db.models import RunStatus
+from tlbench.db.records import record
 from tlbench.driver import Driver
 from tlbench.errors import StoreError
 from tlbench.machine import Machine
@@ -23,7 +23,6 @@ from tlbench.suites.spec import Case, Suite
 
 Value = TypeVar("Value")
 Stored = TypeVar("Stored", Case, Suite)
-Record = TypeVar("Record")
 
 FOREIGN = "foreign"
 """What a case of another tool has, and no `Case`: its tool, and what that told."""
@@ -190,7 +189,7 @@ def _run_records(
         .limit(limit)
     )
     return [
-        _record(
+        record(
             RunRecord,
             id=row.id,
             uid=row.uid,
@@ -217,18 +216,17 @@ def _run_records(
     ]
 
 
-def _texts(stored: Any) -> tuple[str, ...]:
-    if not isinstance(stored, list):
+def _texts(stored: list[str] | None) -> tuple[str, ...]:
+    if stored is None:
         raise damaged_value(stored)
     return tuple(stored)
 
 
-def read_driver(stored: Any) -> Driver:
+def read_driver(stored: Mapping[str, Any]) -> Driver:
     """The driver whose fields are stored."""
-    names = {field.name for field in fields(Driver)}
-    if not isinstance(stored, dict) or stored.keys() != names:
+    if stored.keys() != {field.name for field in fields(Driver)}:
         raise damaged_value(stored)
-    return _record(Driver, **stored)
+    return record(Driver, **stored)
 
 
 def attempts(
@@ -245,25 +243,7 @@ def attempts(
 
 def _attempt(row: models.Attempt) -> AttemptRecord:
     values = {field.name: getattr(row, field.name) for field in fields(AttemptRecord)}
-    return _record(AttemptRecord, **values | {"nodes": _texts(row.nodes)})
-
-
-def _record(kind: type[Record], **values: Any) -> Record:
-    """A record of values that are each of their type, as none in a damaged file is."""
-    try:
-        # mypy takes the __hash__ of the instances for that of their class.
-        _types_of(kind).model_validate(values)  # type: ignore[arg-type]
-    except ValidationError as error:
-        raise damaged_value(error.errors()[0]["input"]) from error
-    return kind(**values)
-
-
-@cache
-def _types_of(kind: type[Record]) -> type[BaseModel]:
-    """The fields of a record, each to be of its type and of no other."""
-    config = ConfigDict(strict=True, arbitrary_types_allowed=True)
-    types: Any = {name: (hint, ...) for name, hint in get_type_hints(kind).items()}
-    return create_model(kind.__name__, __config__=config, **types)
+    return record(AttemptRecord, **values | {"nodes": _texts(row.nodes)})
 
 
 def trials(session: Session, run_ids: Sequence[int]) -> list[TrialRecord]:
@@ -373,7 +353,7 @@ def read_stored(kind: type[Stored], content: Mapping[str, Any], what: str) -> St
 def _trial_record(
     row: models.Trial, case: Case, identity: str, metrics: Sequence[Metric]
 ) -> TrialRecord:
-    return _record(
+    return record(
         TrialRecord,
         id=row.id,
         run_id=row.run_id,
@@ -392,7 +372,7 @@ def _trial_record(
         machine_id=row.machine_id,
         notes=row.notes,
         validity=row.validity,
-        doubts=tuple(row.doubts) if isinstance(row.doubts, list) else row.doubts,
+        doubts=_texts(row.doubts),
         metrics={metric.name: metric.value for metric in metrics},
         reasons={metric.name: metric.reason for metric in metrics if metric.reason},
         attempts=row.attempts,
@@ -412,7 +392,7 @@ def machines(session: Session, run_ids: Sequence[int]) -> list[MachineRecord]:
 
 def machine_of(row: models.Machine) -> Machine:
     values = {field.name: getattr(row, field.name) for field in fields(Machine)}
-    return _record(Machine, **values)
+    return record(Machine, **values)
 
 
 def series(

@@ -8,6 +8,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tlbench.db import models
+from tlbench.db.connection import damaged_value
+from tlbench.db.records import record
 from tlbench.result import Status
 
 WINDOW = 50
@@ -51,10 +53,18 @@ def _recent(session: Session, run_id: int, window: int) -> RecentTrials | None:
     ).all()
     if not rows:
         return None
-    return RecentTrials(
+    return record(
+        RecentTrials,
         n=len(rows),
         began_at=min(found.started_at for found in rows),
-        ended_at=max(f.started_at + timedelta(seconds=f.wall_time_s) for f in rows),
+        ended_at=max(_end(found.started_at, found.wall_time_s) for found in rows),
         last_model=rows[0].model,
         last_status=rows[0].status,
     )
+
+
+def _end(started_at: datetime, wall_time_s: float) -> datetime:
+    try:
+        return started_at + timedelta(seconds=wall_time_s)
+    except (TypeError, OverflowError) as error:  # of no time, or of one beyond all
+        raise damaged_value(wall_time_s) from error

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, get_args
 
+from tlbench.db.connection import damaged_value
 from tlbench.suites.schema import Spec
 from tlbench.suites.spec import Case
 
@@ -13,6 +14,8 @@ NAME = "model.name"
 
 def settings(canonical: Mapping[str, Any]) -> dict[str, Any]:
     """What the canonical JSON says, and the defaults where it says nothing."""
+    if not isinstance(canonical.get("model"), Mapping):
+        raise damaged_value(canonical)
     found = _filled(Case, canonical)
     del found[NAME]
     return found

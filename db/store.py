@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -43,6 +42,11 @@ _log = logging.getLogger(__name__)  # to stderr, where nobody has set up anythin
 
 CLOSING_TIMEOUT_S = 1.0
 """How long closing waits for readers before it leaves the log to the next writer."""
+PUZZLED = (
+    *(ArithmeticError, AssertionError, AttributeError),
+    *(LookupError, TypeError, ValueError),
+)
+"""What code raises on values that it was never to see."""
 
 _Registered = models.ExperimentCase | models.Machine
 """What is stored once, and found again by a hash of all its columns."""
@@ -147,9 +151,27 @@ class ResultStore:
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """One unit of reading, for the functions of `tlbench.db.query`."""
+        """One unit of reading, for the functions of `tlbench.db.query`.
+
+        What a damaged value leads to anywhere is told as the damage that it is.
+        """
         with self._location.explained(), Session(self._engine) as session:
-            yield session
+            try:
+                yield session
+            except PUZZLED as error:
+                if damaged := self._damaged():
+                    raise StoreError(
+                        f"{self._location} is damaged ({damaged}); `tlbench db check`"
+                        " tells where, and how to save the rest"
+                    ) from error
+                raise
+
+    def _damaged(self) -> str:
+        """The parts of the database that are not sound."""
+        from tlbench.db.check import check_place
+
+        found = check_place(self._location)
+        return ", ".join(item.subject for item in found if item.state == "damaged")
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -582,7 +604,7 @@ def _insert(table: type[models.Base]) -> Insert:
 
 def _stored_value(metric: Metric) -> dict[str, float | str | None]:
     """The value, or None and the reason."""
-    if metric.value is not None and not math.isfinite(metric.value):
-        # SQLite would store NaN as NULL, and an infinity is no measurement either.
+    if metric.value is not None and not models.is_number(metric.value):
+        # SQLite would store NaN as NULL, and what is beyond all sense is damage to it.
         return {"value": None, "reason": f"the measured value is {metric.value}"}
     return {"value": metric.value, "reason": metric.reason}

@@ -283,7 +283,7 @@ def interval_of_trials(
     """Interval of a case's typical value; the trial is the sample.
 
     Student's t on the logarithms, so about the geometric mean. None with fewer than
-    two trials, or where one is not above zero.
+    two trials, where one is not above zero, or where no float64 reaches an end.
     """
     if len(medians) < 2 or min(medians) <= 0:
         return None
@@ -661,5 +661,9 @@ def _logarithms(side: Mapping[Block, float]) -> dict[Block, float]:
     return {block: math.log(value) for block, value in side.items()}
 
 
-def _exponentials(interval: Interval) -> Interval:
-    return math.exp(interval[0]), math.exp(interval[1])
+def _exponentials(interval: Interval) -> Interval | None:
+    """None where an end is beyond all numbers."""
+    try:
+        return math.exp(interval[0]), math.exp(interval[1])
+    except OverflowError:
+        return None

@@ -4,6 +4,8 @@ import math
 
 UNKNOWN = "\N{EN DASH}"
 """What stands where there is no value."""
+EXACT_DIGITS = 15
+"""A float64 has no more; longer whole numbers are written with a power of ten."""
 
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "\N{MICRO SIGN}s"), (1e-9, "ns"))
 _LONG_TIMES = ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
@@ -14,7 +16,8 @@ _DECIMAL = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e
 def format_number(value: float | None, digits: int = 3) -> str:
     """Round to that many significant digits, but never away from the whole number.
 
-    1234.5 is 1,234; 0.5 is 0.500, since the zeros say how exact it is.
+    1234.5 is 1,234; 0.5 is 0.500, since the zeros say how exact it is. Very small and
+    very large numbers have a power of ten.
     """
     if value is None:
         return UNKNOWN
@@ -22,7 +25,7 @@ def format_number(value: float | None, digits: int = 3) -> str:
         return f"{value:.0f}"
     rounded = _round(value, digits)
     exponent = math.floor(math.log10(abs(rounded)))
-    if exponent < -4:
+    if not -4 <= exponent < EXACT_DIGITS:
         return f"{rounded:.{digits - 1}e}"
     if exponent >= digits - 1:
         return f"{value:,.0f}"

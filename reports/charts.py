@@ -1,6 +1,8 @@
 """Charts with a row for each case: throughput, memory, stages and speed-ups."""
 
 from collections.abc import Callable, Collection, Sequence
+from math import log10
+from sys import float_info
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -168,7 +170,8 @@ def _make_logarithmic(axes: Axes, low: float, high: float) -> None:
     """Keep the share of the width that was left for the numbers."""
     share = high / axes.get_xlim()[1]
     start = low / 1.2
-    axes.set_xlim(start, start * (high / start) ** (1 / share))
+    decades = (log10(high) - log10(start)) / share
+    axes.set_xlim(start, 10.0 ** min(log10(start) + decades, float_info.max_10_exp))
     scale_axis(axes, "x", [low, high])
     if high > 1000 * low:
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0,)))

@@ -334,7 +334,9 @@ def write_behind(axes: Axes, ends: Sequence[float], texts: Sequence[str]) -> Non
     lines = [len(line) for name in names for line in name.split("\n")]
     axes_inches = WIDTH_INCHES - 0.5 - CHARACTER_INCHES * max(lines)
     text_inches = 0.15 + CHARACTER_INCHES * max(map(len, texts))
-    axes.set_xlim(0, 1.02 * max(ends) / max(0.3, 1 - text_inches / axes_inches))
+    # Where all are 0, any width will do.
+    end = 1.02 * max(ends) or 1.0
+    axes.set_xlim(0, end / max(0.3, 1 - text_inches / axes_inches))
 
 
 def table_has_more(left_out: int, noun: str) -> str:

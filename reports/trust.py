@@ -84,5 +84,7 @@ def _spread(case: CaseTrials) -> Cell:
     values = case.values(THROUGHPUT).values()
     if len(values) < 2:
         return missing("one trial has no spread")
+    if min(values) <= 0:
+        return missing("a spread in percent needs values above zero")
     percent = 100 * stdev(map(log, values))
     return Cell(format_number(percent, 3), key=percent)

@@ -1,8 +1,10 @@
 """What `check` finds sound, and which damage it finds where."""
 
 import re
+import sqlite3
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -148,6 +150,56 @@ def test_row_without_its_run_is_found(file: Path, begin: Begin, add: Add) -> Non
         add(store, begin(store), result=RESULT)
     subprocess.run(["sqlite3", file, "DELETE FROM run"], check=True)
     assert finding(str(file), "references") == "trial 1 names no run"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("metric SET value = 'fast' WHERE id = 2", "value of metric 2"),
+        ("metric SET value = 9e999 WHERE id = 2", "value of metric 2"),
+        ("trial SET position = 0.5, seed = 'x'", "position and seed of trial 1"),
+        ("run SET started_at = '12:00'", "started_at of run 1"),
+        ("trial SET doubts = '{}'", "doubts of trial 1"),
+        ("machine SET versions = NULL", "versions of machine 1"),
+        ("machine SET is_dirty = 'x'", "is_dirty of machine 1"),
+        ("experiment_case SET mode = x'ff'", "mode of experiment_case 1"),
+    ],
+)
+def test_value_that_is_not_of_its_column_is_found(
+    change: str, told: str, file: Path, begin: Begin, add: Add
+) -> None:
+    with ResultStore.open(str(file), create=True) as store:
+        add(store, begin(store), result=RESULT)
+        add(store, begin(store), result=RESULT)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_master SET sql = replace(sql,' NOT NULL','')")
+        connection.commit()
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute(f"UPDATE {change}")
+        connection.commit()
+    assert states(str(file))["values"] == "damaged"
+    assert finding(str(file), "values").startswith(told)
+
+
+def test_what_damage_leads_to_is_told_as_damage(
+    file: Path, begin: Begin, add: Add
+) -> None:
+    with ResultStore.open(str(file), create=True) as store:
+        add(store, begin(store), result=RESULT)
+        execute(store, "UPDATE trial SET wall_time_s = 'x'")
+        with (
+            pytest.raises(StoreError, match=r"results.db is damaged \(values\);"),
+            store.session(),
+        ):
+            raise KeyError("model")
+
+
+def test_a_mistake_of_ours_on_sound_results_keeps_its_trace(
+    filled: ResultStore,
+) -> None:
+    with pytest.raises(KeyError, match="model"), filled.session():
+        raise KeyError("model")
 
 
 def test_older_schema_is_a_notice_that_names_the_upgrade(file: Path) -> None:

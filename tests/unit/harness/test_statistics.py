@@ -230,9 +230,17 @@ def test_interval_of_percentages_is_the_t_interval_and_stays_a_percentage() -> N
     assert interval_of_percentages([95.0]) is None
 
 
-@pytest.mark.parametrize("medians", [[], [0.01], [0.01, 0.0, 0.02]])
-def test_interval_of_trials_needs_two_trials_above_zero(medians: list[float]) -> None:
+@pytest.mark.parametrize("medians", [[], [0.01], [0.01, 0.0, 0.02], [1e-30, 1e40]])
+def test_interval_of_trials_needs_two_above_zero_and_ends_that_are_numbers(
+    medians: list[float],
+) -> None:
     assert interval_of_trials(medians) is None
+
+
+def test_a_ratio_whose_interval_ends_beyond_all_numbers_has_none() -> None:
+    found = compare_ratio({0: 1.0, 1: 1.0}, {0: 1e-30, 1: 1e40}, "higher")
+    assert found.value == pytest.approx(1e5)
+    assert (found.interval, found.verdict) == (None, "inconclusive")
 
 
 def test_complete_blocks_are_paired() -> None:

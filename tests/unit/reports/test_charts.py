@@ -133,6 +133,14 @@ def test_values_far_apart_are_points_on_a_logarithmic_axis(
         assert min(ends) < speed < max(ends)
 
 
+def test_values_beyond_all_sense_are_drawn_all_the_same(run: RunBuilder) -> None:
+    for place, speed in {2: 0.02, 1: 1e99}.items():
+        case = Case(model=model(place=place), mode="infer")
+        run.add(case, timed([speed, speed], 1e9))
+    picture = Picture(charts(run)["throughput"])
+    assert len(picture.marks("point")) == 2
+
+
 def test_memory_is_shown_in_mebibytes(smoke_charts: Charts) -> None:
     shown = texts(smoke_charts["memory"])
     assert "762.9, n=3" in shown  # 8e8 bytes
