@@ -67,7 +67,7 @@ def test_one_trial_has_no_spread(run: RunBuilder) -> None:
 def test_nothing_a_second_has_no_spread(run: RunBuilder) -> None:
     (still,) = timed([100.0], 4e8)
     run.add(PLAIN, timed([100.0], 4e8))
-    run.add(PLAIN, [still | {"throughput_samples_per_s": 0.0}], repeat=1)
+    run.add(PLAIN, [{**still, "throughput_samples_per_s": 0.0}], repeat=1)
     (row,) = trust_table(gather([run.record], run.trials)).rows
     assert row.cells[5].hint == "a spread in percent needs values above zero"
 
