@@ -1,7 +1,7 @@
 """Whether a database is sound: its file, its references, and what its rows say."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from statistics import median
 from typing import Any, Literal
@@ -60,12 +60,23 @@ def check_place(place: Location) -> list[Check]:
     engine = place.engine("read")
     try:
         with place.explained(), engine.connect() as connection:
+            if place.path is not None:
+                driver: Any = connection.connection.driver_connection
+                driver.text_factory = _text_or_bytes
             found = [*_file(connection, place)]
             if not any(item.state == "damaged" for item in found):
                 found += _content(connection, place)
     finally:
         engine.dispose()
     return found
+
+
+def _text_or_bytes(stored: bytes) -> str | bytes:
+    """A text that is no UTF-8 as what it is, which is told where it stands."""
+    try:
+        return stored.decode()
+    except UnicodeDecodeError:
+        return stored
 
 
 def _file(connection: Connection, place: Location) -> Iterator[Check]:
@@ -144,7 +155,11 @@ def _values(session: Session) -> Iterator[Check]:
         for table in models.Base.metadata.sorted_tables
         for problem in _wrong_values(session, table)
     ]
-    yield _judge("values", problems, "each is of its column's type")
+    judged = _judge("values", problems, "each is of its column's type")
+    way_out = (
+        " cannot be read; in a copy, sqlite3 can delete such rows, or set them right"
+    )
+    yield replace(judged, finding=f"{judged.finding}{way_out if problems else ''}")
 
 
 def _wrong_values(session: Session, table: Table) -> Iterator[str]:

@@ -153,20 +153,23 @@ def test_row_without_its_run_is_found(file: Path, begin: Begin, add: Add) -> Non
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("table", "change", "told"),
     [
-        ("metric SET value = 'fast' WHERE id = 2", "value of metric 2"),
-        ("metric SET value = 9e999 WHERE id = 2", "value of metric 2"),
-        ("trial SET position = 0.5, seed = 'x'", "position and seed of trial 1"),
-        ("run SET started_at = '12:00'", "started_at of run 1"),
-        ("trial SET doubts = '{}'", "doubts of trial 1"),
-        ("machine SET versions = NULL", "versions of machine 1"),
-        ("machine SET is_dirty = 'x'", "is_dirty of machine 1"),
-        ("experiment_case SET mode = x'ff'", "mode of experiment_case 1"),
+        ("metric", "value = 'fast'", "value"),
+        ("metric", "value = 9e999", "value"),
+        ("trial", "position = 0.5, seed = 'x'", "position and seed"),
+        ("trial", "doubts = '{}'", "doubts"),
+        ("machine", "versions = NULL", "versions"),
+        ("machine", "is_dirty = 'x'", "is_dirty"),
+        ("experiment_case", "mode = x'ff'", "mode"),
+        ("run", "started_at = '12:00'", "started_at"),
+        ("run", "started_at = CAST(x'ff' AS TEXT)", "started_at"),
+        ("run", "note = CAST(x'ff41' AS TEXT)", "note"),
+        ("run", "plan = CAST(x'ff41' AS TEXT)", "plan"),
     ],
 )
 def test_value_that_is_not_of_its_column_is_found(
-    change: str, told: str, file: Path, begin: Begin, add: Add
+    table: str, change: str, told: str, file: Path, begin: Begin, add: Add
 ) -> None:
     with ResultStore.open(str(file), create=True) as store:
         add(store, begin(store), result=RESULT)
@@ -176,10 +179,11 @@ def test_value_that_is_not_of_its_column_is_found(
         connection.execute("UPDATE sqlite_master SET sql = replace(sql,' NOT NULL','')")
         connection.commit()
     with closing(sqlite3.connect(file)) as connection:
-        connection.execute(f"UPDATE {change}")
+        connection.execute(f"UPDATE {table} SET {change} WHERE id = 1")
         connection.commit()
     assert states(str(file))["values"] == "damaged"
-    assert finding(str(file), "values").startswith(told)
+    found = finding(str(file), "values")
+    assert found.startswith(f"{told} of {table} 1 cannot be read; in a copy,")
 
 
 def test_what_damage_leads_to_is_told_as_damage(
