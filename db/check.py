@@ -1,10 +1,13 @@
 """Whether a database is sound: its file, its references, and what its rows say."""
 
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from io import BytesIO
 from statistics import median
 from typing import Any, Literal
+from zipfile import BadZipFile, ZipFile
 
 from sqlalchemy import (
     Boolean,
@@ -126,7 +129,7 @@ def _content(connection: Connection, place: Location) -> Iterator[Check]:
     with Session(connection) as session:
         if place.path is not None:  # a server takes no value of another type
             yield from _values(session)
-        for look in (_cases, _machines, _series, _step_times, _runs, _counts):
+        for look in LOOKS:
             yield from _tried(look, session)
 
 
@@ -253,6 +256,29 @@ def _step_times(session: Session) -> Iterator[Check]:
     yield _judge("step times", problems, "each median is that of its steps")
 
 
+def _archives(session: Session) -> Iterator[Check]:
+    """Files of arrays are archives, which have sums of their own."""
+    row = models.Artifact
+    files = session.execute(
+        select(row.trial_id, row.name, row.content)
+        .where(row.name.endswith(".npz"))
+        .execution_options(yield_per=10)
+    )
+    problems = [
+        f"{name} of trial {trial_id} cannot be read"
+        for trial_id, name, content in files
+        if not _is_whole(content)
+    ]
+    yield _judge("archives", problems, "each file in them is what its sum says")
+
+
+def _is_whole(archive: bytes) -> bool:
+    try:
+        return ZipFile(BytesIO(archive)).testzip() is None
+    except (BadZipFile, EOFError, OSError, RuntimeError, ValueError, zlib.error):
+        return False
+
+
 def _runs(session: Session) -> Iterator[Check]:
     """Runs whose driver must be gone.
 
@@ -293,3 +319,6 @@ def _counts(session: Session) -> Iterator[Check]:
         for name, table in tables.items()
     ]
     yield Check("content", "sound", ", ".join(counts))
+
+
+LOOKS = (_cases, _machines, _series, _step_times, _archives, _runs, _counts)

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from tlbench.db.connection import damaged_value
 from tlbench.db.query import TrialRecord
 from tlbench.measure.map_file import SavedMaps, read_maps
 from tlbench.reports.cases import CaseTrials
@@ -76,6 +77,13 @@ def _has_maps(case: CaseTrials) -> bool:
     return any("map_entropy" in trial.metrics for trial in case.finished)
 
 
+def _read(content: bytes) -> SavedMaps:
+    try:
+        return read_maps(content)
+    except ValueError as error:
+        raise damaged_value(content) from error
+
+
 # ---------------------------------------------------------------- chart
 
 
@@ -84,7 +92,7 @@ def attention_chart(
 ) -> Chart | NoChart:
     """A grid for each trial whose maps were read, by its id."""
     grids = [
-        grid_of(case, trial, read_maps(maps[trial.id]))
+        grid_of(case, trial, _read(maps[trial.id]))
         for case in cases
         for trial in case.finished
         if trial.id in maps

@@ -7,8 +7,10 @@ pixels along a side of a picture.
 """
 
 import io
+import zlib
 from dataclasses import dataclass
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +68,17 @@ class SavedMaps:
 
 
 def read_maps(content: bytes) -> SavedMaps:
-    """What `SavedMaps.as_bytes` has written."""
+    """What `SavedMaps.as_bytes` has written; anything else is a `ValueError`."""
+    try:
+        return _read(content)
+    except (
+        *(BadZipFile, zlib.error, EOFError, OSError),
+        *(LookupError, RuntimeError, TypeError, ValueError),
+    ) as error:
+        raise ValueError(f"no attention maps: {error}") from error
+
+
+def _read(content: bytes) -> SavedMaps:
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return SavedMaps(
             pictures=arrays["pictures"],

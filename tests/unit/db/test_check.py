@@ -7,8 +7,10 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sqlalchemy import text
 
@@ -17,7 +19,7 @@ from tlbench.db import models, query
 from tlbench.db.check import check
 from tlbench.db.store import ResultStore
 from tlbench.errors import StoreError
-from tlbench.result import Metric, Series, TrialResult
+from tlbench.result import Artifact, Metric, Series, TrialResult
 
 RESULT = TrialResult(
     "ok",
@@ -184,6 +186,24 @@ def test_value_that_is_not_of_its_column_is_found(
     assert states(str(file))["values"] == "damaged"
     found = finding(str(file), "values")
     assert found.startswith(f"{told} of {table} 1 cannot be read; in a copy,")
+
+
+def test_archive_of_arrays_that_is_torn_is_found(
+    file: Path, begin: Begin, add: Add
+) -> None:
+    whole = BytesIO()
+    np.savez(whole, maps=np.arange(99))
+    torn = bytearray(whole.getvalue())
+    torn[len(torn) // 2] ^= 255
+    with ResultStore.open(str(file), create=True) as store:
+        run_id = begin(store)
+        for position, content in enumerate((whole.getvalue(), bytes(torn), b"x")):
+            kept = Artifact("attention_maps.npz", "application/x-npz", content)
+            add(store, run_id, position, result=replace(RESULT, artifacts=(kept,)))
+    assert finding(str(file), "archives") == (
+        "attention_maps.npz of trial 2 cannot be read;"
+        " attention_maps.npz of trial 3 cannot be read"
+    )
 
 
 def test_what_damage_leads_to_is_told_as_damage(

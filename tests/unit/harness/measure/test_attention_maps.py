@@ -1,6 +1,7 @@
 """Attention maps: that they are those the model uses, and what the numbers say."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -436,8 +437,9 @@ def test_samples_on_disk_may_have_several_labels_or_none() -> None:
     assert saved.pictures[0, 2, 0, 0].tolist() == pytest.approx([50, 0, 200], abs=1)
 
 
-def test_maps_are_read_as_they_were_written() -> None:
-    saved = SavedMaps(
+@pytest.fixture
+def saved() -> SavedMaps:
+    return SavedMaps(
         pictures=np.arange(24, dtype=np.uint8).reshape(2, 1, 2, 2, 3),
         maps=np.linspace(0, 1, 16, dtype=np.float16).reshape(2, 1, 2, 2, 2),
         names=("a", "b \N{SNOWMAN}"),
@@ -445,6 +447,9 @@ def test_maps_are_read_as_they_were_written() -> None:
         answers=("1", "0"),
         covered=0.875,
     )
+
+
+def test_maps_are_read_as_they_were_written(saved: SavedMaps) -> None:
     again = read_maps(saved.as_bytes())
     assert (again.names, again.labels, again.answers, again.covered) == (
         saved.names,
@@ -455,6 +460,27 @@ def test_maps_are_read_as_they_were_written() -> None:
     assert np.array_equal(again.pictures, saved.pictures)
     assert np.array_equal(again.maps, saved.maps)
     assert again.positions is None
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda _: b"",
+        lambda _: b"x" * 99,
+        lambda _: b"PK\3\4",
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: whole.replace(b"maps.npy", b"caps.npy"),
+        lambda whole: bytes(
+            byte ^ 255 if place == whole.index(b"maps.npy") + 60 else byte
+            for place, byte in enumerate(whole)
+        ),
+    ],
+)
+def test_what_is_no_file_of_maps_is_told(
+    spoil: Callable[[bytes], bytes], saved: SavedMaps
+) -> None:
+    with pytest.raises(ValueError, match="no attention maps"):
+        read_maps(spoil(saved.as_bytes()))
 
 
 def test_every_block_of_a_fused_model_has_maps_and_the_first_is_kept() -> None:
