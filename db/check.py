@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BytesIO
 from statistics import median
@@ -127,8 +127,6 @@ def _content(connection: Connection, place: Location) -> Iterator[Check]:
         return
     yield Check("schema", "sound", f"{revision}, that of this tlbench")
     with Session(connection) as session:
-        if place.path is not None:  # a server takes no value of another type
-            yield from _values(session)
         for look in LOOKS:
             yield from _tried(look, session)
 
@@ -143,26 +141,28 @@ def _tried(
         yield Check(look.__name__.strip("_").replace("_", " "), "damaged", str(error))
 
 
-def _judge(subject: str, problems: list[str], sound: str) -> Check:
+def _judge(subject: str, problems: list[str], sound: str, way_out: str = "") -> Check:
     if not problems:
         return Check(subject, "sound", sound)
     named = "; ".join(problems[:MAX_NAMED])
     rest = len(problems) - MAX_NAMED
-    return Check(subject, "damaged", f"{named}; and {rest} more" if rest > 0 else named)
+    more = f"; and {rest} more" if rest > 0 else ""
+    return Check(subject, "damaged", f"{named}{more}{way_out}")
 
 
 def _values(session: Session) -> Iterator[Check]:
-    """SQLite keeps whatever stands in a column, and gives it back."""
+    """SQLite keeps whatever stands in a column; a server takes what is of its type."""
+    if session.get_bind().dialect.name != "sqlite":
+        return
     problems = [
         problem
         for table in models.Base.metadata.sorted_tables
         for problem in _wrong_values(session, table)
     ]
-    judged = _judge("values", problems, "each is of its column's type")
     way_out = (
         " cannot be read; in a copy, sqlite3 can delete such rows, or set them right"
     )
-    yield replace(judged, finding=f"{judged.finding}{way_out if problems else ''}")
+    yield _judge("values", problems, "each is of its column's type", way_out)
 
 
 def _wrong_values(session: Session, table: Table) -> Iterator[str]:
@@ -321,4 +321,8 @@ def _counts(session: Session) -> Iterator[Check]:
     yield Check("content", "sound", ", ".join(counts))
 
 
-LOOKS = (_cases, _machines, _series, _step_times, _archives, _runs, _counts)
+LOOKS = (
+    *(_values, _cases, _machines, _series),
+    *(_step_times, _archives, _runs, _counts),
+)
+"""What is looked at in the rows, in the order in which it is told."""

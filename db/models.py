@@ -7,11 +7,10 @@
 A change here needs a revision in `tlbench.db.migrations`; a test compares the two.
 """
 
-import math
 import struct
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from sqlalchemy import (
     JSON,
@@ -33,6 +32,8 @@ from sqlalchemy.types import TypeDecorator
 from tlbench.db.connection import damaged_value
 from tlbench.result import Status, Validity
 
+Value = TypeVar("Value")
+
 RunStatus = Literal["running", "finished", "interrupted", "failed"]
 LARGEST = 1e100
 """No measurement comes near it, and no float32; sums and ratios do not overflow."""
@@ -40,7 +41,7 @@ LARGEST = 1e100
 
 def is_number(value: float) -> bool:
     """Whether a measurement can have come to it: no NaN, and not beyond all sense."""
-    return math.isfinite(value) and abs(value) <= LARGEST
+    return abs(value) <= LARGEST  # which is not so of NaN
 
 
 def _checked(read: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
@@ -112,58 +113,55 @@ class Float64Array(TypeDecorator[tuple[float, ...]]):
         return _checked(super().result_processor(dialect, coltype))
 
 
-class Number(TypeDecorator[float]):
-    """A float64; SQLite would give back whatever stands in a damaged file."""
+class _Typed(TypeDecorator[Value]):
+    """SQLite gives back whatever stands in a damaged file; another type is damage."""
+
+    kinds: type | tuple[type, ...]
+
+    def is_right(self, value: Value) -> bool:
+        return isinstance(value, self.kinds)
+
+    def process_result_value(
+        self, value: Value | None, dialect: Dialect
+    ) -> Value | None:
+        if value is None or self.is_right(value):
+            return value
+        raise damaged_value(value)
+
+
+class Number(_Typed[float]):
+    """A float64 that a measurement can have come to."""
 
     impl = Double
+    kinds = (float, int)
     cache_ok = True
 
-    def process_result_value(
-        self, value: float | None, dialect: Dialect
-    ) -> float | None:
-        if value is None or (isinstance(value, float | int) and is_number(value)):
-            return value
-        raise damaged_value(value)
+    def is_right(self, value: float) -> bool:
+        return super().is_right(value) and is_number(value)
 
 
-class JsonObject(TypeDecorator[dict[str, Any]]):
-    """A mapping as JSON; what is another value is told as damage."""
+class JsonObject(_Typed[dict[str, Any]]):
+    """A mapping as JSON."""
 
     impl = JSON
+    kinds = dict
     cache_ok = True
 
-    def process_result_value(
-        self, value: dict[str, Any] | None, dialect: Dialect
-    ) -> dict[str, Any] | None:
-        if value is None or isinstance(value, dict):
-            return value
-        raise damaged_value(value)
 
-
-class JsonArray(TypeDecorator[list[Any]]):
-    """A list as JSON; what is another value is told as damage."""
+class JsonArray(_Typed[list[Any]]):
+    """A list as JSON."""
 
     impl = JSON
+    kinds = list
     cache_ok = True
 
-    def process_result_value(
-        self, value: list[Any] | None, dialect: Dialect
-    ) -> list[Any] | None:
-        if value is None or isinstance(value, list):
-            return value
-        raise damaged_value(value)
 
-
-class PlainText(TypeDecorator[str]):
-    """A text; SQLite would give back whatever stands in a damaged file."""
+class PlainText(_Typed[str]):
+    """A text."""
 
     impl: type[String] = Text
+    kinds = str
     cache_ok = True
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
-        if value is None or isinstance(value, str):
-            return value
-        raise damaged_value(value)
 
 
 class ShortText(PlainText):
@@ -173,18 +171,12 @@ class ShortText(PlainText):
     cache_ok = True
 
 
-class Content(TypeDecorator[bytes]):
-    """The bytes of a file; SQLite would give back whatever stands in a damaged one."""
+class Content(_Typed[bytes]):
+    """The bytes of a file."""
 
     impl = LargeBinary
+    kinds = bytes
     cache_ok = True
-
-    def process_result_value(
-        self, value: bytes | None, dialect: Dialect
-    ) -> bytes | None:
-        if value is None or isinstance(value, bytes):
-            return value
-        raise damaged_value(value)
 
 
 class OutsideText(PlainText):

@@ -169,9 +169,9 @@ def _point(axes: Axes, colour: str, y: int, extent: Extent) -> float:
 def _make_logarithmic(axes: Axes, low: float, high: float) -> None:
     """Keep the share of the width that was left for the numbers."""
     share = high / axes.get_xlim()[1]
-    start = low / 1.2
-    decades = (log10(high) - log10(start)) / share
-    axes.set_xlim(start, 10.0 ** min(log10(start) + decades, float_info.max_10_exp))
+    start = log10(low / 1.2)
+    end = start + (log10(high) - start) / share
+    axes.set_xlim(low / 1.2, 10.0 ** min(end, float_info.max_10_exp))
     scale_axis(axes, "x", [low, high])
     if high > 1000 * low:
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0,)))
